@@ -1,0 +1,97 @@
+package issuer
+
+import (
+	"context"
+	"net/http"
+	"net/netip"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/caddy-scope/caddy-scope/oauth"
+)
+
+// Client is an application registered to ask for access.
+type Client struct {
+	// ID is the client_id.
+	ID string
+	// Name is what users read on the consent page.
+	Name string
+	// SecretDigests are the SHA-256 of its secrets; none: a public client.
+	SecretDigests []Digest
+	// AuthMethods it may use at the token endpoint: "none" for a public client,
+	// "client_secret_basic" and "client_secret_post" for a confidential one.
+	AuthMethods []string
+	// RedirectURIs are compared byte for byte, but for the port of a loopback
+	// redirect. RFC 9700 section 4.1.3, RFC 8252 section 7.3.
+	RedirectURIs []string
+	// PKCEOptional lets a confidential client leave code_challenge out.
+	PKCEOptional bool
+	// Grants are the grant types it may use.
+	Grants []string
+	// Resource is the identifier its tokens are for when a request names none;
+	// empty: see Resource selection in resource.go.
+	Resource string
+	// Scopes it may ask for; nil: every declared scope.
+	Scopes oauth.ScopeSet
+	// Lifetimes of its own; a nil field means the server's.
+	AccessTokenTTL, RefreshTokenTTL, RefreshIdleTTL, RefreshGrace *time.Duration
+}
+
+// Confidential reports whether the client has a secret to authenticate with.
+func (c *Client) Confidential() bool { return len(c.SecretDigests) > 0 }
+
+// ClientSource finds registered clients. It returns ErrNotFound for an unknown
+// or disabled one; any other error means that it could not say.
+type ClientSource interface {
+	Client(ctx context.Context, clientID string) (*Client, error)
+}
+
+// ProtectedResource is one gate that this server issues tokens for.
+type ProtectedResource struct {
+	Identifier string         // `aud`, RFC 8707
+	Scopes     oauth.ScopeSet // every scope its rules name
+	Name       string         // resource_name, RFC 9728; may be empty
+}
+
+// Config makes a Server.
+type Config struct {
+	// Issuer is the public identifier, checked by oauth.ParseIdentifier.
+	// Required.
+	Issuer string
+	// Catalog holds the declared scopes. Required.
+	Catalog *oauth.Catalog
+	// Clients finds clients. Required.
+	Clients ClientSource
+	// Resources returns the protected resources as they stand. Required.
+	Resources func() []ProtectedResource
+	// Store keeps codes, sessions, logins and users. Required.
+	Store Store
+	// Keys signs access tokens. Required.
+	Keys *KeyRing
+	// Secrets derives refresh, sealing and code keys. Required.
+	Secrets *RootSecrets
+	// Password turns on `login password`. Without it nobody can sign in.
+	Password bool
+
+	AccessTokenTTL  time.Duration // zero: 15 minutes
+	CodeTTL         time.Duration // zero: 5 minutes
+	RefreshTokenTTL time.Duration // zero: 30 days
+	RefreshIdleTTL  time.Duration // zero: no idle bound
+	// RefreshGrace is how long the previous refresh token still yields its
+	// successor. nil: 60 seconds; a pointer to zero: exactly one success.
+	RefreshGrace *time.Duration
+	LoginTTL     time.Duration // zero: 12 hours
+	SessionLimit int           // per user; zero: no limit
+
+	// ClientAddress returns the address of the caller by the owner's
+	// trusted_proxies. nil: the peer's address.
+	ClientAddress func(*http.Request) netip.Addr
+	// Ready reports why the node cannot serve now; nil: it can. For
+	// /oauth/healthz/ready.
+	Ready func(context.Context) error
+	// Logger; nil: none.
+	Logger *zap.Logger
+	// Now is the clock of the node. nil: time.Now.
+	Now func() time.Time
+}

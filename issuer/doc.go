@@ -1,0 +1,17 @@
+// Package issuer is the OAuth 2.1 authorization server: endpoints, grants,
+// pages and signing keys. It knows nothing of Caddy or of SQL: it is an
+// http.Handler over the Store interface.
+//
+//	GET  /.well-known/oauth-authorization-server[/path]  RFC 8414  metadata.go
+//	GET  /.well-known/oauth-protected-resource[/path]    RFC 9728  resource_metadata.go
+//	GET  /oauth/authorize                                RFC 6749 section 4.1.1, RFC 7636, RFC 8707, RFC 9207  authorize.go
+//	GET, POST /oauth/consent                             consent.go
+//	POST /oauth/login, /oauth/logout                     login.go
+//	POST /oauth/token                                    RFC 6749 sections 4.1.3 and 6  token.go
+//	POST /oauth/revoke                                   RFC 7009  revoke.go
+//	GET  /oauth/jwks.json                                RFC 7517  jwks.go
+//	GET  /oauth/healthz/live, /oauth/healthz/ready       health.go
+//
+// What it refuses to do: the implicit and password grants, PKCE method plain,
+// wildcard redirect URIs, any URL taken from a Host or X-Forwarded header.
+package issuer

@@ -1,0 +1,265 @@
+package issuer
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"time"
+
+	"github.com/caddy-scope/caddy-scope/oauth"
+)
+
+// What storage found. Any other error from a store means that the database
+// could not say, and the client is told to come again (503).
+var (
+	// ErrNotFound: no such row, or one that expired, was consumed, revoked or
+	// disabled. Callers never learn which.
+	ErrNotFound = errors.New("not found")
+	// ErrReplayed: a code or refresh token was presented again after its time;
+	// the session it led to is now revoked. RFC 9700 section 4.14.2.
+	ErrReplayed = errors.New("replayed")
+	// ErrSessionLimit: the user holds as many sessions as session_limit allows.
+	ErrSessionLimit = errors.New("session limit reached")
+	// ErrExists: the email address or name is taken.
+	ErrExists = errors.New("already exists")
+)
+
+// Store is what the authorization server keeps. Its methods are protocol
+// steps, each one transaction, and each writes its own audit event. Every
+// expiry is decided by the clock of the database.
+type Store interface {
+	CodeStore
+	SessionStore
+	LoginStore
+	UserStore
+}
+
+// CodeStore holds authorization codes, as SHA-256 digests.
+type CodeStore interface {
+	// CreateAuthorizationCode stores a code that lives for ttl. A second call
+	// with the same RequestID stores nothing and succeeds: a consent form sent
+	// twice yields one code.
+	CreateAuthorizationCode(ctx context.Context, code AuthorizationCode, ttl time.Duration, origin Origin) error
+
+	// FindAuthorizationCode returns the code with this digest, also when it was
+	// redeemed before (RedeemedAt is set then). It changes nothing. ErrNotFound:
+	// unknown, expired, or burnt by failed attempts.
+	FindAuthorizationCode(ctx context.Context, digest Digest) (AuthorizationCode, error)
+
+	// RedeemAuthorizationCode consumes the code and creates its session in one
+	// statement. GrantedScopes of the new session is the union of the code's
+	// scopes and all that the client was granted before in live sessions of
+	// this user. ErrNotFound: consumed meanwhile, expired, or its user, client
+	// or login has ended since. RFC 6749 section 4.1.2.
+	RedeemAuthorizationCode(ctx context.Context, digest Digest, lifetime SessionLifetime, origin Origin) (Session, error)
+
+	// CountFailedRedemption notes an attempt with a wrong verifier, redirect URI
+	// or resource by the right client; the fifth burns the code.
+	CountFailedRedemption(ctx context.Context, digest Digest) error
+
+	// ReplayAuthorizationCode is told of an otherwise valid second redemption.
+	// Within tolerance of the first nothing happens (an honest double submit);
+	// later the session made from the code is revoked and ErrReplayed returned.
+	ReplayAuthorizationCode(ctx context.Context, digest Digest, tolerance time.Duration, origin Origin) error
+}
+
+// SessionStore holds sessions: a client's live permission to act for a user.
+type SessionStore interface {
+	// RotateRefreshToken moves the session's counter from n to n+1 in one
+	// statement. The previous counter, while its grace lasts, moves nothing and
+	// yields the same successor. A counter above the row's (restored backup) is
+	// accepted and the row moves past it, with an event. It returns ErrReplayed,
+	// after revoking the session, if the counter was passed long ago, and
+	// ErrNotFound if the session is not alive or not this client's.
+	// RFC 9700 section 4.14.2.
+	RotateRefreshToken(ctx context.Context, r Rotation, origin Origin) (Rotated, error)
+
+	// FindSession returns a live session of the client without touching it, so
+	// that everything about a refresh is checked before anything moves.
+	FindSession(ctx context.Context, sessionID, clientID string) (Session, error)
+
+	// FindAdoptedRefreshToken returns the session that a refresh token of the
+	// adopted system leads to (digest of the whole token). It counts as counter
+	// 0. ErrReplayed, after revoking the session: rotated by the old system
+	// longer than grace ago.
+	FindAdoptedRefreshToken(ctx context.Context, digest Digest, clientID string, grace time.Duration, origin Origin) (Session, error)
+
+	// RevokeSession ends a session of the client. ErrNotFound, and nothing
+	// changed: not alive, or another client's. RFC 7009 section 2.1.
+	RevokeSession(ctx context.Context, sessionID, clientID, reason string, origin Origin) error
+
+	// EndUserSession ends a session on behalf of its user.
+	EndUserSession(ctx context.Context, sessionID, userID string, origin Origin) error
+
+	// UserSessions returns the live sessions of a user, newest first, at most
+	// 100.
+	UserSessions(ctx context.Context, userID string) ([]Session, error)
+}
+
+// LoginStore holds logins: a user's signed-in browser.
+type LoginStore interface {
+	// CreateLogin stores a login that lives for ttl and returns it.
+	CreateLogin(ctx context.Context, digest Digest, userID string, ttl time.Duration, origin Origin) (Login, error)
+	// FindLogin returns the live login whose cookie has this digest.
+	// ErrNotFound: unknown, expired, ended, or its user is disabled.
+	FindLogin(ctx context.Context, digest Digest) (Login, error)
+	// EndLogin removes the login (sign-out). Codes made under it and not yet
+	// redeemed die with it. Unknown digests are no error.
+	EndLogin(ctx context.Context, digest Digest, origin Origin) error
+}
+
+// UserStore holds the users of `login password`.
+type UserStore interface {
+	// FindUserByEmail compares without regard to case. Disabled users are
+	// returned with Disabled set. ErrNotFound: no such user.
+	FindUserByEmail(ctx context.Context, email string) (User, error)
+	// CreateUser stores a new user and returns its id. ErrExists: email taken.
+	CreateUser(ctx context.Context, email, passwordHash string, origin Origin) (User, error)
+	// SetPassword replaces the hash and ends the user's logins. ErrNotFound.
+	SetPassword(ctx context.Context, email, passwordHash string, origin Origin) error
+	// DisableUser disables the user, ends its logins and revokes its sessions.
+	// ErrNotFound.
+	DisableUser(ctx context.Context, email string, origin Origin) error
+	// EnableUser undoes DisableUser, but no session comes back. ErrNotFound.
+	EnableUser(ctx context.Context, email string, origin Origin) error
+	// ListUsers returns users ordered by email, those after the given address,
+	// at most limit.
+	ListUsers(ctx context.Context, after string, limit int) ([]User, error)
+}
+
+// KeyStore holds signing keys, sealed. See KeyRing.
+type KeyStore interface {
+	// MaintainSigningKeys moves every key to the phase that policy and the
+	// database's clock give it, under a lock that all nodes share, and returns
+	// the keys that are not gone, oldest first. newKey is called, inside the
+	// transaction, when a key must be made; two nodes on an empty database make
+	// one.
+	MaintainSigningKeys(ctx context.Context, policy KeyPolicy, newKey func() (SealedKey, error)) ([]SealedKey, error)
+	// RotateSigningKey publishes a new key ahead of schedule. With now it signs
+	// at once and the one that signed until now is gone (a compromise).
+	RotateSigningKey(ctx context.Context, policy KeyPolicy, now bool, newKey func() (SealedKey, error)) ([]SealedKey, error)
+	// ResealSigningKey replaces the sealed bytes of a key, after the root secret
+	// changed.
+	ResealSigningKey(ctx context.Context, kid string, sealed []byte) error
+}
+
+// Digest is the SHA-256 of a secret: what storage keeps in its place.
+type Digest [32]byte
+
+// Origin tells the audit event where a step came from.
+type Origin struct {
+	Address   netip.Addr // the client's address by trusted_proxies; may be invalid
+	RequestID string     // correlates with the log; may be empty
+}
+
+// AuthorizationCode is what a code is bound to. RFC 6749 section 4.1.2.
+type AuthorizationCode struct {
+	Digest      Digest
+	RequestID   string // uuid of the authorization request; unique
+	ClientID    string
+	UserID      string
+	LoginID     string // uuid of the login it was made under
+	RedirectURI string // as the client sent it, or its only registered one
+	// RedirectURISent: the authorization request named redirect_uri, so the
+	// token request must too. RFC 6749 section 4.1.3.
+	RedirectURISent bool
+	Resource        string // the configured identifier that becomes `aud`
+	Scopes          oauth.ScopeSet
+	CodeChallenge   string // S256; empty: none was sent
+	AuthTime        time.Time
+
+	// RedeemedAt is zero until the code is redeemed; set by FindAuthorizationCode.
+	RedeemedAt time.Time
+}
+
+// SessionLifetime bounds a new session.
+type SessionLifetime struct {
+	TTL            time.Duration // refresh_token_ttl: from consent to the end, however often refreshed
+	IdleTTL        time.Duration // refresh_idle_ttl: ends earlier if not refreshed for so long; 0: no such bound
+	AccessTokenTTL time.Duration // of the token minted with it; raises tokens_expire_at
+	Limit          int           // session_limit per user; 0: none
+}
+
+// Session is one row of gpt_sessions.
+type Session struct {
+	ID            string // uuid
+	UserID        string
+	ClientID      string
+	Resource      string // empty on an adopted session: the client's default
+	RedirectURI   string // where its code was sent; empty on an adopted session
+	Scopes        oauth.ScopeSet
+	GrantedScopes oauth.ScopeSet
+	Counter       int64 // of the current refresh token
+	AuthTime      time.Time
+	CreatedAt     time.Time
+	LastActive    time.Time
+	ExpiresAt     time.Time
+	// Remaining is ExpiresAt minus the database's clock when the row was read;
+	// an access token lives no longer.
+	Remaining time.Duration
+}
+
+// Rotation is one use of a refresh token.
+type Rotation struct {
+	SessionID      string
+	ClientID       string
+	Counter        int64 // of the presented token
+	Grace          time.Duration
+	IdleTTL        time.Duration
+	AccessTokenTTL time.Duration
+}
+
+// Rotated is the outcome of a rotation: the session as it stands after, with
+// the successor's counter in Session.Counter.
+type Rotated struct {
+	Session Session
+	// Repeated: the previous counter came again within its grace.
+	Repeated bool
+}
+
+// Login is one row of gpt_logins.
+type Login struct {
+	ID        string // uuid
+	UserID    string
+	Name      string // what the pages call the user: the email address
+	AuthTime  time.Time
+	ExpiresAt time.Time
+}
+
+// User is one row of gpt_users.
+type User struct {
+	ID           string // `sub` in tokens
+	Email        string
+	PasswordHash string // PHC string, argon2id
+	Disabled     bool
+	CreatedAt    time.Time
+}
+
+// KeyPhase is where a signing key stands in its life.
+type KeyPhase string
+
+// A key goes through these in order. A gone key's row is kept, without its
+// private part, so that its kid is never used again.
+const (
+	KeyPublished KeyPhase = "published" // in the JWKS, does not sign yet
+	KeyActive    KeyPhase = "active"    // signs; exactly one
+	KeyRetiring  KeyPhase = "retiring"  // verifies until its last token has expired
+	KeyGone      KeyPhase = "gone"
+)
+
+// SealedKey is a signing key as it is stored.
+type SealedKey struct {
+	KID    string
+	Phase  KeyPhase
+	Public []byte // JWK, JSON
+	Sealed []byte // private JWK, sealed under the root secret
+	// Since is when the key entered its phase, CreatedAt when it was made.
+	Since, CreatedAt time.Time
+}
+
+// KeyPolicy times the phases.
+type KeyPolicy struct {
+	RotateEvery time.Duration // age of the active key at which the next takes over
+	PublishFor  time.Duration // at least one JWKS lifetime in phase published
+	RetireFor   time.Duration // longest access token lifetime plus skew
+}
