@@ -6,12 +6,13 @@ import (
 
 // Server is the authorization server.
 type Server struct {
-	cfg Config
+	cfg      Config
+	password *passwordLogin
 }
 
 // New checks the configuration, fills its defaults and returns the server.
 func New(cfg Config) (*Server, error) {
-	return &Server{cfg: cfg}, nil
+	return &Server{cfg: cfg, password: newPasswordLogin(cfg.Now)}, nil
 }
 
 // Handles reports whether path belongs to the server: /oauth/* and the

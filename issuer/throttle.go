@@ -35,14 +35,16 @@ func newThrottle(limit int, window time.Duration, maxKeys int, now func() time.T
 func (t *throttle) Allow(key string) (ok bool, retryAfter time.Duration) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.allow(t.recent(key))
+	now := t.now()
+	return t.allow(t.recent(key, now), now)
 }
 
 // Fail counts a failure of key.
 func (t *throttle) Fail(key string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.add(key, t.recent(key))
+	now := t.now()
+	t.add(key, t.recent(key, now), now)
 }
 
 // Reserve is Allow and Fail in one step: an attempt counts as failed before its
@@ -52,9 +54,10 @@ func (t *throttle) Fail(key string) {
 func (t *throttle) Reserve(key string) (ok bool, retryAfter time.Duration) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	recent := t.recent(key)
-	if ok, retryAfter = t.allow(recent); ok {
-		t.add(key, recent)
+	now := t.now()
+	recent := t.recent(key, now)
+	if ok, retryAfter = t.allow(recent, now); ok {
+		t.add(key, recent, now)
 	}
 	return ok, retryAfter
 }
@@ -63,7 +66,7 @@ func (t *throttle) Reserve(key string) (ok bool, retryAfter time.Duration) {
 func (t *throttle) Release(key string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if recent := t.recent(key); len(recent) > 1 {
+	if recent := t.recent(key, t.now()); len(recent) > 1 {
 		t.failures.Add(key, recent[:len(recent)-1])
 	} else {
 		t.failures.Remove(key)
@@ -78,28 +81,28 @@ func (t *throttle) Reset(key string) {
 }
 
 // recent returns the failures of key within the window.
-func (t *throttle) recent(key string) []time.Time {
+func (t *throttle) recent(key string, now time.Time) []time.Time {
 	times, _ := t.failures.Get(key)
-	start := t.now().Add(-t.window)
+	start := now.Add(-t.window)
 	for len(times) > 0 && !times[0].After(start) {
 		times = times[1:]
 	}
 	return times
 }
 
-func (t *throttle) allow(recent []time.Time) (ok bool, retryAfter time.Duration) {
+func (t *throttle) allow(recent []time.Time, now time.Time) (ok bool, retryAfter time.Duration) {
 	if len(recent) < t.limit {
 		return true, 0
 	}
-	return false, recent[0].Add(t.window).Sub(t.now())
+	return false, recent[0].Add(t.window).Sub(now)
 }
 
 // add appends now. The times are copied into a slice of their own size, so that
 // a key never holds more than limit of them.
-func (t *throttle) add(key string, recent []time.Time) {
+func (t *throttle) add(key string, recent []time.Time, now time.Time) {
 	if len(recent) == t.limit {
 		recent = recent[1:]
 	}
 	times := make([]time.Time, 0, len(recent)+1)
-	t.failures.Add(key, append(append(times, recent...), t.now()))
+	t.failures.Add(key, append(append(times, recent...), now))
 }

@@ -1,0 +1,266 @@
+package issuer
+
+import (
+	"context"
+	"errors"
+	"html/template"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+
+	"go.uber.org/zap"
+
+	"github.com/caddy-scope/caddy-scope/oauth"
+)
+
+// consentPurpose is what the form token of a consent is for.
+const consentPurpose = "consent"
+
+// handleConsent answers GET and POST /oauth/consent. GET shows the page, or
+// goes straight on where nothing is left to ask; only POST approves.
+func (s *Server) handleConsent(w http.ResponseWriter, r *http.Request) {
+	if r.Method == http.MethodGet || r.Method == http.MethodHead {
+		if req, client, ok := s.resumeRequest(w, r, r.URL.Query().Get("request")); ok {
+			s.continueAuthorization(w, r, req, client)
+		}
+		return
+	}
+	s.decideConsent(w, r)
+}
+
+// continueConsent is the step after signing in.
+func (s *Server) continueConsent(w http.ResponseWriter, r *http.Request, req *AuthorizationRequest, client *Client, login signedIn) {
+	sessions, err := s.cfg.Store.UserSessions(r.Context(), login.UserID)
+	if err != nil {
+		s.unavailablePage(w, r, "list sessions", err)
+		return
+	}
+	c := s.considerConsent(req, client, sessions)
+	switch {
+	case c.skip && !c.full:
+		s.issueCode(w, r, req, client, login.Login)
+	case req.silent():
+		s.redirectError(w, r, req, &oauth.Error{Code: oauth.CodeConsentRequired, Description: "The user must approve the request."})
+	case c.full:
+		s.showLimit(w, r, req, client, login, sessions)
+	default:
+		s.showConsent(w, r, req, client, login, c)
+	}
+}
+
+// consideration is what is left to ask the user.
+type consideration struct {
+	requested oauth.ScopeSet // with all that it implies
+	held      oauth.ScopeSet // allowed to this client in live sessions
+	asked     oauth.ScopeSet // requested and not held
+	target    redirectTarget
+	// known: this user allowed this client all of it for this resource, to be
+	// sent to this host.
+	known bool
+	skip  bool // known, and safe without a look
+	full  bool // session_limit is reached
+}
+
+// considerConsent decides from the live sessions of the user what to ask.
+// Approval never carries over to another client, to more scopes, to another
+// redirect host or resource. SECURITY-CASES A-24.
+func (s *Server) considerConsent(req *AuthorizationRequest, client *Client, sessions []Session) consideration {
+	c := consideration{requested: s.cfg.Catalog.Expand(req.Scopes), target: targetOf(req.RedirectURI)}
+	var same oauth.ScopeSet
+	connected := false
+	for _, session := range sessions {
+		if session.ClientID != client.ID {
+			continue
+		}
+		c.held = c.held.Union(session.GrantedScopes)
+		if session.Resource == req.Resource && sameRedirectHost(session.RedirectURI, req.RedirectURI) {
+			connected = true // else a request for no scope would pass as approved
+			same = same.Union(session.GrantedScopes)
+		}
+	}
+	c.held = s.cfg.Catalog.Expand(c.held)
+	c.asked = c.requested.Without(c.held)
+	c.known = connected && s.cfg.Catalog.Expand(same).ContainsAll(c.requested)
+	// A loopback port or a private scheme may be held by any program of the
+	// device by now, whoever the client is: the user must look each time
+	// (RFC 8252 section 8.6). An https host is its owner's.
+	c.skip = c.known && c.target.Kind == targetSite && !req.wantsConsent()
+	c.full = s.cfg.SessionLimit > 0 && len(sessions) >= s.cfg.SessionLimit
+	return c
+}
+
+// sameRedirectHost reports whether both addresses lead to the same place: for
+// https the origin; a private scheme by itself; loopback without its port, which
+// changes with every start of the app.
+func sameRedirectHost(a, b string) bool {
+	ua, errA := url.Parse(a)
+	ub, errB := url.Parse(b)
+	if errA != nil || errB != nil || a == "" || ua.Scheme != ub.Scheme {
+		return false
+	}
+	if ua.Scheme == "http" {
+		return strings.EqualFold(ua.Hostname(), ub.Hostname())
+	}
+	return strings.EqualFold(ua.Host, ub.Host)
+}
+
+// consentForm is what both consent pages share.
+type consentForm struct {
+	Client, User           string
+	Action, Request, Token string
+	SignOut, SignOutToken  string
+	Limit                  string
+	Target                 redirectTarget
+	Asked, Held            []string // in the declared words
+	News, Caution          bool
+	Sessions               []sessionLine
+}
+
+// sessionLine is one connected app in the list of the limit page.
+type sessionLine struct {
+	ID, Client  string
+	Since, Used moment
+}
+
+func (s *Server) showConsent(w http.ResponseWriter, r *http.Request, req *AuthorizationRequest, client *Client, login signedIn, c consideration) {
+	held := c.held
+	if len(c.asked) == 0 {
+		held = c.requested // what is confirmed, not all there is
+	}
+	s.writeConsent(w, r, consentPage, req, client, login, consentForm{
+		Target:  c.target,
+		Asked:   s.inWords(c.asked),
+		Held:    s.inWords(held),
+		News:    !c.known,
+		Caution: c.target.Kind != targetSite,
+	})
+}
+
+func (s *Server) showLimit(w http.ResponseWriter, r *http.Request, req *AuthorizationRequest, client *Client, login signedIn, sessions []Session) {
+	now := s.cfg.Now()
+	form := consentForm{Limit: counted("limit.app", s.cfg.SessionLimit)}
+	for _, session := range sessions {
+		form.Sessions = append(form.Sessions, sessionLine{
+			ID:     session.ID,
+			Client: s.clientName(r.Context(), session.ClientID),
+			Since:  momentAt(session.CreatedAt, now),
+			Used:   momentAt(session.LastActive, now),
+		})
+	}
+	s.writeConsent(w, r, limitPage, req, client, login, form)
+}
+
+func (s *Server) writeConsent(w http.ResponseWriter, r *http.Request, page *template.Template, req *AuthorizationRequest, client *Client, login signedIn, form consentForm) {
+	sealed, err := s.sealRequest(req)
+	if err != nil {
+		s.unavailablePage(w, r, "seal authorization request", err)
+		return
+	}
+	form.Client, form.User = displayName(client), login.Name
+	form.Action, form.Request = s.cfg.Issuer+consentPath, sealed
+	form.Token = formToken(login.cookie, consentPurpose, req.ID)
+	form.SignOut, form.SignOutToken = s.cfg.Issuer+logoutPath, formToken(login.cookie, logoutPurpose, "")
+	s.writePage(w, r, http.StatusOK, page, form)
+}
+
+// inWords returns the declared descriptions, in the order of their declaration.
+func (s *Server) inWords(scopes oauth.ScopeSet) []string {
+	var descriptions []string
+	for _, scope := range s.cfg.Catalog.Scopes() {
+		if scopes.Contains(scope.Name) {
+			descriptions = append(descriptions, scope.Description)
+		}
+	}
+	return descriptions
+}
+
+// clientName returns the name of a client that may be gone by now.
+func (s *Server) clientName(ctx context.Context, clientID string) string {
+	client, err := s.cfg.Clients.Client(ctx, clientID)
+	if err != nil {
+		client = &Client{ID: clientID}
+	}
+	return displayName(client)
+}
+
+// decideConsent answers POST /oauth/consent {request, csrf, decision or end}.
+// Client, scopes, redirect and user are those of the sealed request and the
+// login; fields that claim others are not read. SECURITY-CASES A-25.
+func (s *Server) decideConsent(w http.ResponseWriter, r *http.Request) {
+	// 1. Our form, this browser, the login that the page was shown to.
+	form, ok := s.readPageForm(w, r)
+	if !ok {
+		return
+	}
+	req, client, ok := s.resumeRequest(w, r, form.Get("request"))
+	if !ok {
+		return
+	}
+	login, err := s.currentLogin(r)
+	switch {
+	case errors.Is(err, ErrNotFound): // signed out meanwhile
+		s.continueAuthorization(w, r, req, client)
+		return
+	case err != nil:
+		s.unavailablePage(w, r, "find login", err)
+		return
+	case !validFormToken(form.Get("csrf"), login.cookie, consentPurpose, req.ID):
+		s.errorWords(w, r, http.StatusForbidden, "foreign")
+		return
+	case login.AuthTime.Before(req.ReauthAfter):
+		s.continueAuthorization(w, r, req, client)
+		return
+	}
+
+	// 2. The decision.
+	switch {
+	case form.Has("end"):
+		s.endSession(w, r, login, form.Get("end"), form.Get("request"))
+	case form.Get("decision") == "allow":
+		s.allow(w, r, req, client, login)
+	case form.Get("decision") == "deny":
+		s.audit(r, "consent denied", zap.String("user_id", login.UserID), zap.String("client_id", client.ID))
+		s.redirectError(w, r, req, &oauth.Error{Code: oauth.CodeAccessDenied, Description: "The user denied the request."})
+	default:
+		s.errorWords(w, r, http.StatusBadRequest, "broken")
+	}
+}
+
+// allow issues the code. The same form sent twice leads to the same code, as
+// long as the request is the same (PROTOCOL 6, trap 19).
+func (s *Server) allow(w http.ResponseWriter, r *http.Request, req *AuthorizationRequest, client *Client, login signedIn) {
+	sessions, err := s.cfg.Store.UserSessions(r.Context(), login.UserID)
+	if err != nil {
+		s.unavailablePage(w, r, "list sessions", err)
+		return
+	}
+	if s.considerConsent(req, client, sessions).full && !slices.ContainsFunc(sessions, func(session Session) bool {
+		// The last place may have gone to this very request, whose form comes
+		// a second time. If not, redemption refuses the code.
+		return session.ClientID == client.ID && session.RedirectURI == req.RedirectURI && session.CreatedAt.After(req.CreatedAt)
+	}) {
+		s.showLimit(w, r, req, client, login, sessions)
+		return
+	}
+	s.issueCode(w, r, req, client, login.Login)
+}
+
+// endSession ends a session of the user from the limit page and shows what is
+// to be decided now. An id that is not among the user's changes nothing.
+func (s *Server) endSession(w http.ResponseWriter, r *http.Request, login signedIn, sessionID, sealed string) {
+	sessions, err := s.cfg.Store.UserSessions(r.Context(), login.UserID)
+	if err != nil {
+		s.unavailablePage(w, r, "list sessions", err)
+		return
+	}
+	if slices.ContainsFunc(sessions, func(session Session) bool { return session.ID == sessionID }) {
+		err := s.cfg.Store.EndUserSession(r.Context(), sessionID, login.UserID, s.origin(r))
+		if err != nil && !errors.Is(err, ErrNotFound) {
+			s.unavailablePage(w, r, "end session", err)
+			return
+		}
+		s.audit(r, "session ended by its user", zap.String("user_id", login.UserID), zap.String("session_id", sessionID))
+	}
+	s.seeOther(w, consentPath, url.Values{"request": {sealed}})
+}

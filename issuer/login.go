@@ -1,0 +1,272 @@
+package issuer
+
+import (
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"mime"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/caddy-scope/caddy-scope/oauth"
+)
+
+// Paths of the forms, below the issuer.
+const (
+	loginPath   = "/oauth/login"
+	consentPath = "/oauth/consent"
+	logoutPath  = "/oauth/logout"
+)
+
+// signedIn is a live login together with the cookie that proves it.
+type signedIn struct {
+	Login
+	cookie string
+}
+
+// continueAuthorization takes a checked authorization request on: to the
+// sign-in page, the consent page, or straight back to the client. It is where
+// /oauth/authorize ends and where /oauth/consent comes back to.
+func (s *Server) continueAuthorization(w http.ResponseWriter, r *http.Request, req *AuthorizationRequest, client *Client) {
+	login, err := s.currentLogin(r)
+	found := err == nil
+	switch {
+	case !found && !errors.Is(err, ErrNotFound):
+		s.unavailablePage(w, r, "find login", err)
+	case found && !login.AuthTime.Before(req.ReauthAfter):
+		s.continueConsent(w, r, req, client, login)
+	case req.silent():
+		s.redirectError(w, r, req, &oauth.Error{Code: oauth.CodeLoginRequired, Description: "The user is not signed in."})
+	case !s.cfg.Password:
+		s.errorWords(w, r, http.StatusForbidden, "nologin")
+	default:
+		page := signIn{Again: found, Email: loginHint(req.LoginHint)}
+		if found {
+			page.Email = login.Name
+		}
+		s.showSignIn(w, r, http.StatusOK, req, client, page)
+	}
+}
+
+// currentLogin returns the live login of the browser. ErrNotFound: none, also
+// when the cookie is broken. SECURITY-CASES A-28.
+func (s *Server) currentLogin(r *http.Request) (signedIn, error) {
+	cookie, ok := s.readCookie(r, loginCookie)
+	if !ok {
+		return signedIn{}, ErrNotFound
+	}
+	login, err := s.cfg.Store.FindLogin(r.Context(), sha256.Sum256([]byte(cookie)))
+	return signedIn{login, cookie}, err
+}
+
+// signIn is what the sign-in page shows.
+type signIn struct {
+	Client, Action, Request string
+	Email                   string // in the field already
+	Problem                 string // why the last attempt did not succeed
+	Invalid                 bool   // the fields are what is wrong
+	Again                   bool   // there is a login, but the client wants a fresh one
+}
+
+func (s *Server) showSignIn(w http.ResponseWriter, r *http.Request, status int, req *AuthorizationRequest, client *Client, page signIn) {
+	if page.Request == "" {
+		sealed, err := s.sealRequest(req)
+		if err != nil {
+			s.unavailablePage(w, r, "seal authorization request", err)
+			return
+		}
+		page.Request = sealed
+	}
+	page.Client, page.Action = displayName(client), s.cfg.Issuer+loginPath
+	s.writePage(w, r, status, signInPage, page)
+}
+
+// handleLogin answers POST /oauth/login {request, email, password}. Whatever
+// else the form holds is not read: where to go next stands in the sealed
+// request alone (SECURITY-CASES ).
+func (s *Server) handleLogin(w http.ResponseWriter, r *http.Request) {
+	// 1. The form is ours, and so is the browser.
+	form, ok := s.readPageForm(w, r)
+	if !ok {
+		return
+	}
+	req, client, ok := s.resumeRequest(w, r, form.Get("request"))
+	if !ok {
+		return
+	}
+	if !s.cfg.Password {
+		s.errorWords(w, r, http.StatusForbidden, "nologin")
+		return
+	}
+	// The request goes back as it came: a failure looks the same for every account.
+	page := signIn{Request: form.Get("request"), Email: cutEmail(form.Get("email"))}
+	if form.Get("email") == "" || form.Get("password") == "" {
+		page.Problem, page.Invalid = words.text("signin.empty"), true
+		s.showSignIn(w, r, http.StatusOK, req, client, page)
+		return
+	}
+
+	// 2. The password.
+	user, err := s.authenticate(r, form.Get("email"), form.Get("password"))
+	if err == nil {
+		// 3. A new login, whatever the browser brought.
+		err = s.startLogin(w, r, req, user)
+	}
+	var throttled *throttledError
+	switch {
+	case err == nil:
+	case errors.Is(err, ErrNotFound): // no such account, wrong password, disabled
+		page.Problem, page.Invalid = words.text("signin.wrong"), true
+		// 200 and not 401, which would owe a WWW-Authenticate challenge
+		// (RFC 9110 section 15.5.2) that no form can meet.
+		s.showSignIn(w, r, http.StatusOK, req, client, page)
+	case errors.As(err, &throttled):
+		minutes := int((throttled.retryAfter + time.Minute - 1) / time.Minute)
+		page.Problem = words.text("signin.throttled", counted("wait.minute", minutes))
+		w.Header().Set("Retry-After", strconv.Itoa(ceilSeconds(throttled.retryAfter)))
+		s.showSignIn(w, r, http.StatusTooManyRequests, req, client, page)
+	case errors.Is(err, errPasswordBusy):
+		page.Problem = words.text("signin.busy")
+		w.Header().Set("Retry-After", "5")
+		s.showSignIn(w, r, http.StatusTooManyRequests, req, client, page)
+	default:
+		s.unavailablePage(w, r, "sign in", err)
+	}
+}
+
+// cutEmail bounds what is put back into the email field.
+func cutEmail(email string) string {
+	if len(email) > maxEmailBytes {
+		email = email[:maxEmailBytes]
+	}
+	return strings.ToValidUTF8(email, "")
+}
+
+// startLogin signs the user in and goes on to the consent page. The cookie is
+// always a new one, so that a value planted before is worth nothing after, and
+// the login it replaces ends. SECURITY-CASES A-26.
+func (s *Server) startLogin(w http.ResponseWriter, r *http.Request, req *AuthorizationRequest, user User) error {
+	cookie := newCookieValue()
+	login, err := s.cfg.Store.CreateLogin(r.Context(), sha256.Sum256([]byte(cookie)), user.ID, s.cfg.LoginTTL, s.origin(r))
+	if err != nil {
+		return fmt.Errorf("create login: %w", err)
+	}
+	if !req.ReauthAfter.IsZero() {
+		// prompt=login and max_age are met by this login and later ones. The
+		// time is the database's; compared with the node's clock, a database
+		// that is behind would ask for the password for ever.
+		req.ReauthAfter = login.AuthTime
+	}
+	sealed, err := s.sealRequest(req)
+	if err != nil {
+		return fmt.Errorf("seal authorization request: %w", err)
+	}
+	if old, ok := s.readCookie(r, loginCookie); ok {
+		if err := s.cfg.Store.EndLogin(r.Context(), sha256.Sum256([]byte(old)), s.origin(r)); err != nil {
+			s.logPageError(r, fmt.Errorf("end the login before: %w", err))
+		}
+	}
+	s.audit(r, "signed in", zap.String("user_id", user.ID), zap.String("client_id", req.ClientID))
+	s.setCookie(w, loginCookie, cookie, s.cfg.LoginTTL)
+	s.seeOther(w, consentPath, url.Values{"request": {sealed}})
+	return nil
+}
+
+// logoutPurpose is what the form token of a sign-out is for.
+const logoutPurpose = "logout"
+
+// handleLogout answers POST /oauth/logout {csrf, request}: it ends the login
+// and goes back to signing in for the authorization request, if there is one.
+func (s *Server) handleLogout(w http.ResponseWriter, r *http.Request) {
+	form, ok := s.readPageForm(w, r)
+	if !ok {
+		return
+	}
+	if cookie, ok := s.readCookie(r, loginCookie); ok {
+		if !validFormToken(form.Get("csrf"), cookie, logoutPurpose, "") {
+			s.errorWords(w, r, http.StatusForbidden, "foreign")
+			return
+		}
+		if err := s.cfg.Store.EndLogin(r.Context(), sha256.Sum256([]byte(cookie)), s.origin(r)); err != nil {
+			s.unavailablePage(w, r, "end login", err)
+			return
+		}
+		s.audit(r, "signed out")
+	}
+	s.clearCookie(w, loginCookie)
+	if form.Get("request") == "" {
+		s.writePage(w, r, http.StatusOK, messagePage, message{Title: words.text("signedout.title"), Explanation: words.text("signedout.explanation")})
+		return
+	}
+	if _, _, ok := s.resumeRequest(w, r, form.Get("request")); ok {
+		s.seeOther(w, consentPath, url.Values{"request": {form.Get("request")}})
+	}
+}
+
+// resumeRequest opens the sealed authorization request that a page of ours gave
+// out, or shows why that is not possible. It holds only in the browser it began
+// in: a link or form of one that runs in an attacker's browser is worth nothing
+// here. SECURITY-CASES.
+func (s *Server) resumeRequest(w http.ResponseWriter, r *http.Request, sealed string) (*AuthorizationRequest, *Client, bool) {
+	req, err := s.openRequest(sealed)
+	switch {
+	case errors.Is(err, ErrRequestExpired):
+		s.errorWords(w, r, http.StatusBadRequest, "expired")
+		return nil, nil, false
+	case err != nil:
+		s.errorWords(w, r, http.StatusBadRequest, "broken")
+		return nil, nil, false
+	}
+	if same, kept := s.sameBrowser(r, req); !same {
+		if kept {
+			s.errorWords(w, r, http.StatusForbidden, "browser")
+		} else { // say so instead of asking again and again
+			s.errorWords(w, r, http.StatusBadRequest, "cookies")
+		}
+		return nil, nil, false
+	}
+	client, err := s.cfg.Clients.Client(r.Context(), req.ClientID)
+	switch {
+	case errors.Is(err, ErrNotFound):
+		s.errorWords(w, r, http.StatusBadRequest, "gone")
+		return nil, nil, false
+	case err != nil:
+		s.unavailablePage(w, r, "find client", err)
+		return nil, nil, false
+	}
+	return req, client, true
+}
+
+// maxPageForm bounds the forms of our pages, in bytes.
+const maxPageForm = 64 << 10
+
+// readPageForm reads the post of a form of ours. Only the body counts, and each
+// field comes once.
+func (s *Server) readPageForm(w http.ResponseWriter, r *http.Request) (url.Values, bool) {
+	if r.Method != http.MethodPost {
+		w.Header().Set("Allow", http.MethodPost)
+		s.errorWords(w, r, http.StatusMethodNotAllowed, "broken")
+		return nil, false
+	}
+	if !s.fromOurPage(r) {
+		s.errorWords(w, r, http.StatusForbidden, "foreign")
+		return nil, false
+	}
+	r.Body = http.MaxBytesReader(w, r.Body, maxPageForm)
+	mediaType, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type"))
+	err := r.ParseForm()
+	broken := err != nil || mediaType != "application/x-www-form-urlencoded"
+	for _, values := range r.PostForm {
+		broken = broken || len(values) > 1
+	}
+	if broken {
+		s.errorWords(w, r, http.StatusBadRequest, "broken")
+		return nil, false
+	}
+	return r.PostForm, true
+}
