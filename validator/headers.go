@@ -1,5 +1,13 @@
 package validator
 
+import (
+	"net/http"
+	"net/textproto"
+	"strings"
+
+	"golang.org/x/net/http/httpguts"
+)
+
 // IdentityHeaders names the headers that carry the caller's identity to the
 // upstream. An empty field means its default.
 type IdentityHeaders struct {
@@ -7,4 +15,254 @@ type IdentityHeaders struct {
 	Client  string // default X-Client-Id
 	Session string // default X-Session-Id
 	Scopes  string // default X-Scopes
+}
+
+// HeaderPolicy cleans requests of what a caller must not say to the upstream,
+// and says it instead. Safe for concurrent use.
+type HeaderPolicy struct {
+	names    IdentityHeaders
+	reserved map[string]struct{} // folded names
+	lengths  [64]bool            // lengths of reserved names: most headers stop here
+}
+
+// overrides are headers by which some upstreams serve another method or path
+// than the request names, and so than the gate decided on.
+var overrides = []string{
+	"X-HTTP-Method", "X-HTTP-Method-Override", "X-Method-Override",
+	"X-Original-URL", "X-Original-URI", "X-Rewrite-URL", "X-Envoy-Original-Path",
+}
+
+// NewHeaderPolicy fills the defaults of names. Each must be a field name of
+// RFC 9110 section 5.1 of at most 63 bytes, and no two may fold together;
+// the error says which is wrong.
+func NewHeaderPolicy(names IdentityHeaders) (*HeaderPolicy, error) {
+	p := &HeaderPolicy{reserved: make(map[string]struct{})}
+	for _, f := range []struct {
+		name, fallback string
+		into           *string
+	}{
+		{names.User, "X-User-Id", &p.names.User},
+		{names.Client, "X-Client-Id", &p.names.Client},
+		{names.Session, "X-Session-Id", &p.names.Session},
+		{names.Scopes, "X-Scopes", &p.names.Scopes},
+	} {
+		name := f.name
+		if name == "" {
+			name = f.fallback
+		}
+		if !httpguts.ValidHeaderFieldName(name) || len(name) >= len(p.lengths) {
+			return nil, headerNameError{name, "is not a header name"}
+		}
+		if _, dup := p.reserved[fold(name)]; dup {
+			return nil, headerNameError{name, "is used twice, or differs from another only in case, _ and -"}
+		}
+		if fold(name) == "authorization" || fold(name) == "cookie" || fold(name) == "host" || fold(name) == "connection" {
+			return nil, headerNameError{name, "cannot carry an identity"}
+		}
+		*f.into = textproto.CanonicalMIMEHeaderKey(name)
+		p.reserve(name)
+	}
+	for _, name := range overrides {
+		p.reserve(name)
+	}
+	return p, nil
+}
+
+type headerNameError struct{ name, problem string }
+
+func (e headerNameError) Error() string { return "identity header " + e.name + " " + e.problem }
+
+func (p *HeaderPolicy) reserve(name string) {
+	p.reserved[fold(name)] = struct{}{}
+	p.lengths[len(name)] = true
+}
+
+// fold maps the spellings that CGI-style upstreams cannot tell apart to one:
+// case, and `_` and `.` for `-`.
+func fold(name string) string {
+	return strings.Map(func(r rune) rune {
+		switch {
+		case r == '_' || r == '.':
+			return '-'
+		case r >= 'A' && r <= 'Z':
+			return r + 'a' - 'A'
+		}
+		return r
+	}, name)
+}
+
+// isReserved reports whether the upstream could take name for one of ours.
+// Names of other lengths, nearly all, cost one look.
+func (p *HeaderPolicy) isReserved(name string) bool {
+	if len(name) >= len(p.lengths) || !p.lengths[len(name)] {
+		return false
+	}
+	_, ok := p.reserved[fold(name)]
+	return ok
+}
+
+// Strip removes every spelling of an identity header and of an override from
+// header and trailers, and keeps the request's own Connection field from
+// naming fields to delete: reverse proxies honour it after this gate, so that
+// `Connection: X-User-Id` would make the upstream see no user at all. It is
+// called on every request, public and bypassed ones too.
+func (p *HeaderPolicy) Strip(r *http.Request) {
+	for name := range r.Header {
+		if p.isReserved(name) {
+			delete(r.Header, name)
+		}
+	}
+	for name := range r.Trailer {
+		if p.isReserved(name) {
+			delete(r.Trailer, name)
+		}
+	}
+	if _, ok := r.Header["Trailer"]; ok {
+		p.stripAnnounced(r.Header)
+	}
+	if fields, ok := r.Header["Connection"]; ok {
+		keepHopOptions(r.Header, fields)
+	}
+}
+
+// stripAnnounced drops our names from a Trailer field that the server left in
+// the header.
+func (p *HeaderPolicy) stripAnnounced(header http.Header) {
+	var kept []string
+	for _, field := range header["Trailer"] {
+		for name := range strings.SplitSeq(field, ",") {
+			if name = strings.TrimSpace(name); name != "" && !p.isReserved(name) {
+				kept = append(kept, name)
+			}
+		}
+	}
+	if len(kept) == 0 {
+		delete(header, "Trailer")
+		return
+	}
+	header["Trailer"] = []string{strings.Join(kept, ", ")}
+}
+
+// keepHopOptions leaves close, keep-alive and upgrade in Connection.
+func keepHopOptions(header http.Header, fields []string) {
+	var kept []string
+	for _, field := range fields {
+		for option := range strings.SplitSeq(field, ",") {
+			option = strings.TrimSpace(option)
+			if strings.EqualFold(option, "close") || strings.EqualFold(option, "keep-alive") || strings.EqualFold(option, "upgrade") {
+				kept = append(kept, option)
+			}
+		}
+	}
+	if len(kept) == 0 {
+		delete(header, "Connection")
+		return
+	}
+	header["Connection"] = []string{strings.Join(kept, ", ")}
+}
+
+// StripCredentials removes what authenticated the caller to us: the access
+// token (MCP authorization: it must not travel on) and our own cookies. Other
+// cookies stay as they are, byte for byte.
+func StripCredentials(header http.Header) {
+	delete(header, "Authorization")
+	delete(header, "Proxy-Authorization")
+	delete(header, "Dpop")
+	StripCookies(header)
+}
+
+// ourCookies are the cookies of the authorization server, which may share the
+// API's origin.
+var ourCookies = []string{"__Host-oauth_login", "oauth_login", "__Host-oauth_browser", "oauth_browser"}
+
+// StripCookies removes the authorization server's cookies, and no others.
+func StripCookies(header http.Header) {
+	fields := header["Cookie"]
+	for i := 0; i < len(fields); i++ {
+		if !strings.Contains(fields[i], "oauth_") {
+			continue
+		}
+		var kept []string
+		for cookie := range strings.SplitSeq(fields[i], ";") {
+			name, _, _ := strings.Cut(strings.TrimSpace(cookie), "=")
+			if !isOurCookie(strings.TrimSpace(name)) {
+				kept = append(kept, strings.TrimLeft(cookie, " "))
+			}
+		}
+		fields[i] = strings.Join(kept, "; ")
+	}
+	for len(fields) > 0 && fields[len(fields)-1] == "" {
+		fields = fields[:len(fields)-1]
+	}
+	if len(fields) == 0 {
+		delete(header, "Cookie")
+		return
+	}
+	header["Cookie"] = fields
+}
+
+func isOurCookie(name string) bool {
+	for _, ours := range ourCookies {
+		if strings.EqualFold(name, ours) {
+			return true
+		}
+	}
+	return false
+}
+
+// SetIdentity tells the upstream who is calling: each header once.
+func (p *HeaderPolicy) SetIdentity(header http.Header, id *Identity) {
+	// One array for the four values: this runs on every request.
+	values := [4]string{headerValue(id.UserID), headerValue(id.ClientID), headerValue(id.SessionID), headerValue(id.Scopes)}
+	backing := values[:]
+	header[p.names.User] = backing[0:1:1]
+	header[p.names.Client] = backing[1:2:2]
+	header[p.names.Session] = backing[2:3:3]
+	header[p.names.Scopes] = backing[3:4:4]
+}
+
+// headerValue makes any string one header value that cannot split, be trimmed
+// or be read as two: bytes outside printable ASCII, `,` and `%` are
+// percent-encoded, and so is a space at either end. Ordinary identifiers come
+// through unchanged.
+func headerValue(s string) string {
+	for i := range len(s) {
+		if mustEncode(s, i) {
+			return encodeValue(s)
+		}
+	}
+	return s
+}
+
+func mustEncode(s string, i int) bool {
+	c := s[i]
+	return c < ' ' || c > '~' || c == '%' || c == ',' || (c == ' ' && (i == 0 || i == len(s)-1))
+}
+
+func encodeValue(s string) string {
+	const digits = "0123456789ABCDEF"
+	var b strings.Builder
+	for i := range len(s) {
+		if !mustEncode(s, i) {
+			b.WriteByte(s[i])
+			continue
+		}
+		b.WriteByte('%')
+		b.WriteByte(digits[s[i]>>4])
+		b.WriteByte(digits[s[i]&15])
+	}
+	return b.String()
+}
+
+// checkUpgrade refuses every protocol switch but a WebSocket handshake: after
+// `Upgrade: h2c` the upstream would take requests that the gate never sees.
+func checkUpgrade(r *http.Request) *Refusal {
+	fields, ok := r.Header["Upgrade"]
+	if !ok {
+		return nil
+	}
+	if len(fields) == 1 && strings.EqualFold(fields[0], "websocket") && r.Method == http.MethodGet {
+		return nil
+	}
+	return badRequest("The protocol that the request wants to switch to is not allowed.", nil)
 }

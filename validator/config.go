@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/ecdsa"
 	"errors"
-	"net/http"
 	"time"
 
 	"github.com/caddy-scope/caddy-scope/oauth"
@@ -43,8 +42,10 @@ type Config struct {
 	Sessions SessionReader  // Required.
 	// ClientAllowed reports whether a client is (still) registered. nil: all are.
 	ClientAllowed func(clientID string) bool
-	// IdentityHeaders names the headers that tell the upstream who is calling.
-	IdentityHeaders IdentityHeaders
+	// PassUnmatched lets requests go on that no rule names: the table was made
+	// for the matcher of a short-form gate. A request that a case-blind reader
+	// would find a rule for is still refused.
+	PassUnmatched bool
 	// CORSOrigins: preflights of these origins are answered here instead of
 	// being forwarded; "*" is every origin. nil: preflights are forwarded.
 	CORSOrigins []string
@@ -53,38 +54,3 @@ type Config struct {
 	// Now is the node's clock. nil: time.Now.
 	Now func() time.Time
 }
-
-// Resource is one protected resource: a table of scope rules, and everything
-// needed to decide a request against it. Safe for concurrent use.
-type Resource struct {
-	cfg Config
-}
-
-// New checks the rules and compiles them. A problem with a rule is a
-// *RuleError that names the source lines.
-func New(cfg Config) (*Resource, error) { return &Resource{cfg: cfg}, nil }
-
-// Identity is who is calling.
-type Identity struct {
-	UserID    string
-	ClientID  string
-	SessionID string
-	Scopes    string    // space separated, sorted, hierarchy expanded
-	ExpiresAt time.Time // of the access token
-}
-
-// Decision is a request let through.
-type Decision struct {
-	// Rule that decided; nil when the rule table does not cover the request
-	// (only with a table made for a matcher, see Config).
-	Rule *Rule
-	// Identity is set for rules that need credentials; zero for public rules
-	// and preflights.
-	Identity Identity
-	// Preflight: a CORS preflight to forward without credentials.
-	Preflight bool
-}
-
-// Authorize decides the request. It changes nothing in it. The error is a
-// *Refusal.
-func (r *Resource) Authorize(req *http.Request) (Decision, error) { return Decision{}, nil }

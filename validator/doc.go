@@ -1,0 +1,19 @@
+// Package validator is the resource server: it decides whether a request may
+// reach the API behind the gate. It knows nothing of Caddy, of SQL or of the
+// authorization server; it asks for keys and for session state through two
+// small interfaces.
+//
+// A request walks through the files in this order: path.go (one reading of the
+// request target, or none), rule_table.go (which scope rule decides),
+// bearer.go (credentials), compact.go (the strict gate before any library),
+// verifier.go (signature and claims), resource.go (session, client, scope).
+// A refusal leaves through challenge.go.
+//
+// What it refuses to do: normalise a request that two parsers could read
+// differently, pass a request that no rule names, accept a token in a query or
+// a cookie, accept any serialisation but the compact one that the issuer made,
+// let a request through when the session state cannot be confirmed.
+//
+// RFC 6750 (bearer tokens), RFC 9068 (JWT access tokens), RFC 7515 and RFC
+// 8725 (JWS and its pitfalls), RFC 9728 section 5 (challenges), RFC 9110.
+package validator

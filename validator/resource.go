@@ -1,0 +1,215 @@
+package validator
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/caddy-scope/caddy-scope/oauth"
+)
+
+// Resource is one protected resource: a table of scope rules, and everything
+// needed to decide a request against it. Safe for concurrent use.
+type Resource struct {
+	cfg         Config
+	table       *ruleTable
+	folded      *ruleTable // the same rules with lower-case literals, for PassUnmatched
+	verifier    *verifier
+	metadataURL string
+}
+
+// New checks the rules and compiles them. A problem with a rule is a
+// *RuleError that names the source lines.
+func New(cfg Config) (*Resource, error) {
+	switch {
+	case cfg.Issuer == "":
+		return nil, errors.New("validator: Issuer is missing")
+	case cfg.Resource == "":
+		return nil, errors.New("validator: Resource is missing")
+	case cfg.Catalog == nil:
+		return nil, errors.New("validator: Catalog is missing")
+	case cfg.Keys == nil:
+		return nil, errors.New("validator: Keys is missing")
+	case cfg.Sessions == nil:
+		return nil, errors.New("validator: Sessions is missing")
+	}
+	if cfg.Leeway == 0 {
+		cfg.Leeway = 5 * time.Second
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.ClientAllowed == nil {
+		cfg.ClientAllowed = func(string) bool { return true }
+	}
+	table, err := newRuleTable(cfg.Rules, cfg.Catalog)
+	if err != nil {
+		return nil, err
+	}
+	r := &Resource{
+		cfg:         cfg,
+		table:       table,
+		metadataURL: oauth.ResourceMetadataURL(cfg.Resource),
+		verifier:    &verifier{cfg.Issuer, cfg.Resource, cfg.Keys, cfg.Leeway, cfg.Now},
+	}
+	if cfg.PassUnmatched {
+		r.folded = foldTable(table)
+	}
+	return r, nil
+}
+
+// foldTable is the table with lower-case literals. Rules that fold together
+// need no order: the answer is only whether one of them would match.
+func foldTable(table *ruleTable) *ruleTable {
+	folded := &ruleTable{}
+	for _, rule := range table.rules {
+		p, _ := parsePattern(strings.ToLower(rule.Path)) // compiled before
+		folded.slotsOf(p).put(rule, newMethodSet(rule.Methods))
+	}
+	return folded
+}
+
+// Rules returns the rules in the order they were given.
+func (r *Resource) Rules() []*Rule { return slices.Clone(r.table.rules) }
+
+// Scopes returns every scope that a rule names.
+func (r *Resource) Scopes() oauth.ScopeSet {
+	var all oauth.ScopeSet
+	for _, rule := range r.table.rules {
+		all = all.Union(rule.Scopes)
+	}
+	return all
+}
+
+// Identity is who is calling.
+type Identity struct {
+	UserID    string
+	ClientID  string
+	SessionID string
+	Scopes    string    // space separated, sorted, hierarchy expanded
+	ExpiresAt time.Time // of the access token
+}
+
+// Decision is a request let through.
+type Decision struct {
+	// Rule that decided; nil when the table does not cover the request and
+	// Config.PassUnmatched lets it go on.
+	Rule *Rule
+	// Identity is set for rules that need credentials; zero for public rules,
+	// preflights and unmatched requests.
+	Identity Identity
+	// Preflight: a CORS preflight, to be forwarded without credentials or
+	// answered by AnswerPreflight.
+	Preflight bool
+}
+
+// Authenticated reports whether the decision rests on an access token.
+func (d *Decision) Authenticated() bool { return d.Identity.SessionID != "" }
+
+// Authorize decides the request. It changes nothing in it. The error is a
+// *Refusal.
+//
+// The rule is found first: what no rule names is refused with or without a
+// token, and what is public never looks at one. Then credentials, signature,
+// claims, session, scope; each step assumes that the ones before it held.
+func (r *Resource) Authorize(req *http.Request) (Decision, error) {
+	if refusal := checkTarget(req); refusal != nil {
+		return Decision{}, r.challenged(refusal, nil)
+	}
+	if refusal := checkUpgrade(req); refusal != nil {
+		return Decision{}, r.challenged(refusal, nil)
+	}
+	if requested, ok := preflightMethod(req); ok {
+		return r.authorizePreflight(req, requested)
+	}
+	rule := r.table.match(methodIndex(req.Method), req.URL.Path)
+	if rule == nil {
+		return r.authorizeUnmatched(req)
+	}
+	if rule.Access == AccessPublic {
+		return Decision{Rule: rule}, nil
+	}
+	identity, refusal := r.authenticate(req, rule)
+	if refusal != nil {
+		return Decision{}, r.challenged(refusal, rule)
+	}
+	return Decision{Rule: rule, Identity: identity}, nil
+}
+
+// challenged completes a refusal with what only the resource knows.
+func (r *Resource) challenged(refusal *Refusal, rule *Rule) *Refusal {
+	refusal.MetadataURL = r.metadataURL
+	if rule != nil {
+		refusal.Rule, refusal.Scopes = rule, rule.Scopes
+	}
+	return refusal
+}
+
+// authorizeUnmatched refuses, or lets a request pass that another part of the
+// site answers. It stays when a reader that ignores case would find a rule:
+// such an upstream must not be reached around the gate.
+func (r *Resource) authorizeUnmatched(req *http.Request) (Decision, error) {
+	if r.folded != nil && r.folded.match(methodIndex(req.Method), strings.ToLower(req.URL.Path)) == nil {
+		return Decision{}, nil
+	}
+	return Decision{}, r.challenged(noRule(), nil)
+}
+
+// authenticate establishes who is calling and that the rule allows it.
+func (r *Resource) authenticate(req *http.Request, rule *Rule) (Identity, *Refusal) {
+	token, refusal := bearerToken(req)
+	if refusal != nil {
+		return Identity{}, refusal
+	}
+	c, err := r.verifier.verify(token)
+	if err != nil {
+		return Identity{}, invalidToken(err)
+	}
+	session, refusal := r.readSession(req.Context(), c)
+	if refusal != nil {
+		return Identity{}, refusal
+	}
+	if !r.cfg.ClientAllowed(c.clientID) {
+		return Identity{}, invalidToken(errors.New("the client is not registered any more"))
+	}
+	// A token never exceeds its session as it stands now.
+	scopes := r.cfg.Catalog.Expand(c.scopes).Intersect(r.cfg.Catalog.Expand(session.Scopes))
+	if !rule.allows(scopes) {
+		return Identity{}, insufficientScope()
+	}
+	return Identity{
+		UserID: c.userID, ClientID: c.clientID, SessionID: c.sessionID,
+		Scopes: scopes.String(), ExpiresAt: c.expiresAt,
+	}, nil
+}
+
+func (r *Resource) readSession(ctx context.Context, c claims) (Session, *Refusal) {
+	session, err := r.cfg.Sessions.ReadSession(ctx, c.sessionID)
+	switch {
+	case errors.Is(err, ErrSessionEnded):
+		return Session{}, invalidToken(err)
+	case err != nil:
+		// Never 401 (clients would drop good tokens), never a pass.
+		return Session{}, unconfirmed(fmt.Errorf("read session: %w", err))
+	case session.UserID != c.userID || session.ClientID != c.clientID:
+		return Session{}, invalidToken(errors.New("the session is another user's or client's"))
+	}
+	return session, nil
+}
+
+// allows reports whether the scopes meet the rule's requirement.
+func (r *Rule) allows(scopes oauth.ScopeSet) bool {
+	switch r.Access {
+	case AccessScopes:
+		return scopes.ContainsAll(r.Scopes)
+	case AccessAny:
+		return slices.ContainsFunc(r.Scopes, scopes.Contains)
+	case AccessAuthenticated:
+		return true
+	}
+	return false
+}

@@ -1,0 +1,225 @@
+package validator
+
+import (
+	"math/bits"
+	"net/http"
+	"strings"
+
+	"github.com/caddy-scope/caddy-scope/oauth"
+)
+
+// methods are the methods a request may have. Anything else, in any other
+// case, is answered 405 before a rule is looked for: an upstream may take
+// `get` for GET.
+var methods = [...]string{
+	http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut,
+	http.MethodPatch, http.MethodDelete, http.MethodOptions,
+}
+
+// methodIndex returns the place of method in methods, or -1.
+func methodIndex(method string) int {
+	switch method {
+	case http.MethodGet:
+		return 0
+	case http.MethodHead:
+		return 1
+	case http.MethodPost:
+		return 2
+	case http.MethodPut:
+		return 3
+	case http.MethodPatch:
+		return 4
+	case http.MethodDelete:
+		return 5
+	case http.MethodOptions:
+		return 6
+	}
+	return -1
+}
+
+// methodSet has one bit for each of methods.
+type methodSet uint8
+
+const allMethods methodSet = 1<<len(methods) - 1
+
+func newMethodSet(names []string) methodSet {
+	if names == nil {
+		return allMethods
+	}
+	var set methodSet
+	for _, name := range names {
+		set |= 1 << methodIndex(name)
+		if name == http.MethodGet {
+			set |= 1 << methodIndex(http.MethodHead)
+		}
+	}
+	return set
+}
+
+func compareMethods(a, b methodSet) relation {
+	switch {
+	case a == b:
+		return equal
+	case a&b == 0:
+		return disjoint
+	case a&b == a:
+		return narrower
+	case a&b == b:
+		return wider
+	default:
+		return crossing
+	}
+}
+
+// ruleTable finds the rule that decides a request. Any two of its rules that
+// match one request are such that one is narrower; the narrowest decides,
+// whatever the order they were written in, as in http.ServeMux.
+type ruleTable struct {
+	root       node
+	everything slots
+	rules      []*Rule
+}
+
+// slots hold the rule for each of methods.
+type slots [len(methods)]*Rule
+
+// node is one step of the segment trie.
+type node struct {
+	literal map[string]*node
+	single  *node // `*` or `{name}`
+	exact   slots // the pattern ends here
+	below   slots // the pattern ends here with /*
+}
+
+// newRuleTable checks and compiles the rules. The error is a *RuleError.
+func newRuleTable(rules []Rule, catalog *oauth.Catalog) (*ruleTable, error) {
+	type compiled struct {
+		*Rule
+		pattern
+		methodSet
+	}
+	table := &ruleTable{}
+	all := make([]compiled, 0, len(rules))
+	for i := range rules {
+		rule := rules[i]
+		if err := rule.check(catalog); err != nil {
+			return nil, err
+		}
+		p, _ := parsePattern(rule.Path) // checked above
+		all = append(all, compiled{&rule, p, newMethodSet(rule.Methods)})
+		table.rules = append(table.rules, &rule)
+	}
+	for i, a := range all {
+		for _, b := range all[:i] {
+			switch both(compareMethods(a.methodSet, b.methodSet), comparePatterns(a.pattern, b.pattern)) {
+			case equal:
+				return nil, &RuleError{Rule: *a.Rule, Other: b.Rule, Problem: "matches the same requests as"}
+			case crossing:
+				return nil, &RuleError{Rule: *a.Rule, Other: b.Rule, Problem: "neither is more specific for the requests that both match"}
+			}
+		}
+	}
+	for _, c := range all {
+		table.slotsOf(c.pattern).put(c.Rule, c.methodSet)
+	}
+	for _, c := range all {
+		if by := table.slotsOf(c.pattern).covering(c.Rule, c.methodSet); by != nil {
+			return nil, &RuleError{Rule: *c.Rule, Other: by, Problem: "is unreachable: every method has a more specific rule, such as"}
+		}
+	}
+	return table, nil
+}
+
+// put gives the rule every slot of its methods that no narrower rule holds.
+func (s *slots) put(rule *Rule, set methodSet) {
+	for i := range s {
+		if set&(1<<i) == 0 {
+			continue
+		}
+		if s[i] == nil || bits.OnesCount8(uint8(set)) < bits.OnesCount8(uint8(newMethodSet(s[i].Methods))) {
+			s[i] = rule
+		}
+	}
+}
+
+// covering returns a rule that took a slot of the given one if it kept none.
+func (s *slots) covering(rule *Rule, set methodSet) (by *Rule) {
+	for i := range s {
+		if s[i] == rule {
+			return nil
+		}
+		if set&(1<<i) != 0 {
+			by = s[i]
+		}
+	}
+	return by
+}
+
+func (t *ruleTable) slotsOf(p pattern) *slots {
+	if p.everything {
+		return &t.everything
+	}
+	n := &t.root
+	for _, segment := range p.segments {
+		n = n.child(segment)
+	}
+	if p.below {
+		return &n.below
+	}
+	return &n.exact
+}
+
+func (n *node) child(segment string) *node {
+	if segment == wildcard {
+		if n.single == nil {
+			n.single = &node{}
+		}
+		return n.single
+	}
+	if n.literal == nil {
+		n.literal = make(map[string]*node)
+	}
+	if n.literal[segment] == nil {
+		n.literal[segment] = &node{}
+	}
+	return n.literal[segment]
+}
+
+// match returns the rule that decides the request, or nil. path is canonical
+// (see checkTarget) and decoded. It allocates nothing.
+func (t *ruleTable) match(method int, path string) *Rule {
+	if path != "" && path[0] == '/' {
+		if rule := t.root.match(method, path[1:]); rule != nil {
+			return rule
+		}
+	}
+	return t.everything[method]
+}
+
+// match walks rest, the path without the slash before it. Literal before
+// single before below: of two rules that match, the one found first is the
+// narrower, because crossing rules were refused.
+func (n *node) match(method int, rest string) *Rule {
+	segment, after, more := strings.Cut(rest, "/")
+	if child := n.literal[segment]; child != nil {
+		if rule := child.take(method, after, more); rule != nil {
+			return rule
+		}
+	}
+	if n.single != nil && segment != "" {
+		if rule := n.single.take(method, after, more); rule != nil {
+			return rule
+		}
+	}
+	if rest != "" {
+		return n.below[method]
+	}
+	return nil
+}
+
+func (n *node) take(method int, after string, more bool) *Rule {
+	if !more {
+		return n.exact[method]
+	}
+	return n.match(method, after)
+}
