@@ -58,6 +58,9 @@ func HashPassword(ctx context.Context, password string) (string, error) {
 // It checks only what no address can be without; whether mail arrives there is
 // for the owner to know.
 func NormalizeEmail(address string) (string, error) {
+	if !utf8.ValidString(address) {
+		return "", errors.New("the email address is not UTF-8 text")
+	}
 	address = strings.ToLower(norm.NFC.String(strings.TrimSpace(address)))
 	local, domain, found := strings.Cut(address, "@")
 	switch {
@@ -65,7 +68,7 @@ func NormalizeEmail(address string) (string, error) {
 		return "", errors.New("not an email address: want name@domain")
 	case len(address) > maxEmailBytes:
 		return "", fmt.Errorf("the email address is longer than %d bytes", maxEmailBytes)
-	case !utf8.ValidString(address) || strings.ContainsFunc(address, notInEmail):
+	case strings.ContainsFunc(address, notInEmail):
 		return "", errors.New("the email address contains a space or a control character")
 	}
 	return address, nil

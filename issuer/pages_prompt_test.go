@@ -1,0 +1,4 @@
+package issuer
+
+// pagePrompt is a prompt parameter.
+func pagePrompt(values ...string) []string { return values }
