@@ -1,0 +1,82 @@
+package caddymodule
+
+import (
+	"encoding/json"
+	"net/http"
+	"sync/atomic"
+
+	"github.com/caddyserver/caddy/v2"
+)
+
+// running is the app of the configuration in force. The admin server is made
+// before the apps, so it looks here at request time.
+var running atomic.Pointer[App]
+
+// adminAPI is the module admin.api.oauth. It is read-only and tells no secret:
+// the admin listener knows no users.
+//
+//	GET /oauth/status
+type adminAPI struct{}
+
+// CaddyModule returns the Caddy module information.
+func (adminAPI) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{ID: "admin.api.oauth", New: func() caddy.Module { return new(adminAPI) }}
+}
+
+// Routes implements caddy.AdminRouter.
+func (adminAPI) Routes() []caddy.AdminRoute {
+	return []caddy.AdminRoute{{Pattern: "/oauth/status", Handler: caddy.AdminHandlerFunc(serveStatus)}}
+}
+
+// status is the answer of /oauth/status.
+type status struct {
+	Issuer    string           `json:"issuer"`
+	Ready     bool             `json:"ready"` // the database answers
+	Clients   []string         `json:"clients,omitempty"`
+	Resources []resourceStatus `json:"resources,omitempty"`
+}
+
+type resourceStatus struct {
+	Identifier string       `json:"identifier"`
+	Gate       string       `json:"gate,omitempty"` // where it is configured
+	Rules      []ruleStatus `json:"rules"`
+}
+
+type ruleStatus struct {
+	Rule   string `json:"rule"`
+	Source string `json:"source,omitempty"`
+}
+
+func serveStatus(w http.ResponseWriter, r *http.Request) error {
+	if r.Method != http.MethodGet {
+		return caddy.APIError{HTTPStatus: http.StatusMethodNotAllowed, Message: "method not allowed"}
+	}
+	app := running.Load()
+	if app == nil {
+		return caddy.APIError{HTTPStatus: http.StatusNotFound, Message: "the oauth app is not running"}
+	}
+	w.Header().Set("Content-Type", "application/json")
+	return json.NewEncoder(w).Encode(app.status(r))
+}
+
+func (a *App) status(r *http.Request) status {
+	s := status{Issuer: a.issuer, Ready: a.runtime.ready(r.Context()) == nil}
+	for _, client := range a.Clients {
+		s.Clients = append(s.Clients, client.ID)
+	}
+	if a.survey == nil {
+		return s
+	}
+	for _, gate := range a.survey.gates {
+		identifier, _ := a.resourceIdentifier(gate.gate) // checked by Provision
+		res := resourceStatus{Identifier: identifier, Gate: gate.gate.Source}
+		rules, _ := gate.gate.compileRules()
+		for _, rule := range rules {
+			res.Rules = append(res.Rules, ruleStatus{rule.String(), rule.Source})
+		}
+		s.Resources = append(s.Resources, res)
+	}
+	return s
+}
+
+var _ caddy.AdminRouter = (*adminAPI)(nil)

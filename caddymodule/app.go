@@ -1,0 +1,249 @@
+package caddymodule
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"sync"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
+	"go.uber.org/zap"
+
+	"github.com/caddy-scope/caddy-scope/issuer"
+	"github.com/caddy-scope/caddy-scope/oauth"
+)
+
+const (
+	appName        = "oauth"
+	loginNamespace = "oauth.login"
+)
+
+func init() {
+	caddy.RegisterModule(App{})
+	caddy.RegisterModule(Protect{})
+	caddy.RegisterModule(Server{})
+	caddy.RegisterModule(PasswordLogin{})
+	caddy.RegisterModule(adminAPI{})
+	httpcaddyfile.RegisterGlobalOption(appName, parseGlobalOption)
+	httpcaddyfile.RegisterHandlerDirective("oauth_server", parseServer)
+	httpcaddyfile.RegisterDirective("oauth_protect", parseProtect)
+	// After redir, rewrite, uri and try_files, so that the decision is made on the
+	// path that is forwarded; before request_header, encode and reverse_proxy.
+	httpcaddyfile.RegisterDirectiveOrder("oauth_server", httpcaddyfile.Before, "basic_auth")
+	httpcaddyfile.RegisterDirectiveOrder("oauth_protect", httpcaddyfile.After, "forward_auth")
+}
+
+// App is the authorization server and what the gates share: scopes, clients,
+// keys, sessions. It serves nothing by itself; the handlers `oauth_server` and
+// `oauth_protect` do.
+type App struct {
+	Settings
+
+	issuer    string // Settings.Issuer, resolved
+	issuerURL *url.URL
+	catalog   *oauth.Catalog
+	clients   map[string]*issuer.Client
+	database  database
+	secrets   *issuer.RootSecrets // nil: to be made, or read from storage, by Start
+	keys      []*ecdsa.PrivateKey
+	logins    []LoginMethod
+
+	ctx    caddy.Context
+	logger *zap.Logger
+
+	surveyOnce sync.Once
+	survey     *routeSurvey
+	surveyErr  error
+
+	// started is closed when Start has ended; runtime is nil if it failed.
+	started chan struct{}
+	runtime *runtime
+	stop    context.CancelFunc
+}
+
+// CaddyModule returns the Caddy module information.
+func (App) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{ID: appName, New: func() caddy.Module { return new(App) }}
+}
+
+// Provision resolves placeholders and checks every setting. It opens no
+// connection, makes no key and starts no server: `caddy validate` needs no
+// database.
+func (a *App) Provision(ctx caddy.Context) error {
+	a.ctx, a.logger, a.started = ctx, ctx.Logger(), make(chan struct{})
+	for _, step := range []func() error{
+		a.provisionIssuer, a.provisionScopes, a.provisionClients, a.provisionLifetimes,
+		a.provisionPostgres, a.provisionSecrets, a.provisionSigningKeys, a.provisionLogins,
+	} {
+		if err := step(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (a *App) provisionIssuer() (err error) {
+	if a.Issuer == "" {
+		return errors.New("issuer is missing: the public URL of this server, such as https://api.example.com")
+	}
+	if a.issuer, err = resolve("issuer", a.Issuer); err != nil {
+		return err
+	}
+	if err := oauth.CheckIdentifier("issuer", a.issuer); err != nil {
+		return err
+	}
+	a.issuerURL, err = oauth.ParseIdentifier(a.issuer)
+	return err
+}
+
+func (a *App) provisionScopes() (err error) {
+	if len(a.Scopes) == 0 {
+		return errors.New(`no scope is declared: add a line such as scope jobs:read "Search jobs"`)
+	}
+	scopes := make([]oauth.Scope, len(a.Scopes))
+	for i, s := range a.Scopes {
+		scopes[i] = oauth.Scope{Name: s.Name, Description: s.Description, Implies: s.Implies}
+		// Checked one by one first, so that the error can name the line.
+		alone := scopes[i]
+		alone.Implies = nil
+		if _, err := oauth.NewCatalog([]oauth.Scope{alone}); err != nil {
+			return atSource(s.Source, "", err)
+		}
+		for _, implied := range s.Implies {
+			if !a.declares(implied) {
+				return atSource(s.Source, "", fmt.Errorf("scope %q: implies %q, which is not declared", s.Name, implied))
+			}
+		}
+	}
+	if a.catalog, err = oauth.NewCatalog(scopes); err != nil {
+		return a.nameScope(err)
+	}
+	return nil
+}
+
+func (a *App) declares(name string) bool {
+	for _, s := range a.Scopes {
+		if s.Name == name {
+			return true
+		}
+	}
+	return false
+}
+
+// nameScope adds the line of the scope that an error of the whole catalog (a
+// cycle, a duplicate) begins with.
+func (a *App) nameScope(err error) error {
+	for _, s := range a.Scopes {
+		prefix := fmt.Sprintf("scope %q: ", s.Name)
+		if len(err.Error()) > len(prefix) && err.Error()[:len(prefix)] == prefix {
+			return atSource(s.Source, "", err)
+		}
+	}
+	return err
+}
+
+func (a *App) provisionLifetimes() error {
+	switch {
+	case a.SessionLimit < 0:
+		return fmt.Errorf("session_limit %d is below zero", a.SessionLimit)
+	case a.SessionCheck == "live":
+		return errors.New("session_check: this version has no live check; use strict, which is also the default")
+	case a.SessionCheck != "" && a.SessionCheck != "strict":
+		return fmt.Errorf("session_check: %q is not strict", a.SessionCheck)
+	case a.RefreshGrace != nil && *a.RefreshGrace < 0:
+		return errors.New("refresh_grace is below zero")
+	}
+	for word, d := range map[string]caddy.Duration{
+		"access_token_ttl": a.AccessTokenTTL, "code_ttl": a.CodeTTL, "refresh_token_ttl": a.RefreshTokenTTL,
+		"refresh_idle_ttl": a.RefreshIdleTTL, "login_ttl": a.LoginTTL, "key_rotation_interval": a.KeyRotationInterval,
+	} {
+		if d < 0 {
+			return fmt.Errorf("%s is below zero", word)
+		}
+	}
+	if time.Duration(a.CodeTTL) > 10*time.Minute { // RFC 6749 section 4.1.2
+		return fmt.Errorf("code_ttl %s is too long: a code lives 10 minutes at most", time.Duration(a.CodeTTL))
+	}
+	return nil
+}
+
+// atSource names the place in the configuration that an error is about.
+func atSource(source, what string, err error) error {
+	switch {
+	case source != "" && what != "":
+		return fmt.Errorf("%s: %s: %w", source, what, err)
+	case source != "":
+		return fmt.Errorf("%s: %w", source, err)
+	case what != "":
+		return fmt.Errorf("%s: %w", what, err)
+	}
+	return err
+}
+
+// loadApp returns the app for a handler that needs it.
+func loadApp(ctx caddy.Context) (*App, error) {
+	app, err := ctx.AppIfConfigured(appName)
+	if errors.Is(err, caddy.ErrNotConfigured) {
+		return nil, errors.New("the global option oauth is missing: it names the issuer, the database and the scopes")
+	}
+	if err != nil {
+		return nil, err
+	}
+	return app.(*App), nil
+}
+
+// clientAllowed reports whether the client is still registered.
+func (a *App) clientAllowed(clientID string) bool {
+	_, ok := a.clients[clientID]
+	return ok
+}
+
+// Client implements issuer.ClientSource with the clients of the configuration.
+func (a *App) Client(_ context.Context, clientID string) (*issuer.Client, error) {
+	if c, ok := a.clients[clientID]; ok {
+		return c, nil
+	}
+	return nil, issuer.ErrNotFound
+}
+
+// maxStartWait bounds how long a request waits for Start. Apps start in any
+// order, so after a reload the listeners may be open first.
+const maxStartWait = 10 * time.Second
+
+// errNotStarted is the cause of a 503 before the database was reached.
+var errNotStarted = errors.New("the oauth app has not started")
+
+// awaitStart returns once the app can decide requests.
+func (a *App) awaitStart(ctx context.Context) error {
+	select {
+	case <-a.started:
+	default:
+		timer := time.NewTimer(maxStartWait)
+		defer timer.Stop()
+		select {
+		case <-a.started:
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-timer.C:
+			return errNotStarted
+		}
+	}
+	if a.runtime == nil {
+		return errNotStarted
+	}
+	return nil
+}
+
+// Interface guards
+var (
+	_ caddy.App           = (*App)(nil)
+	_ caddy.Provisioner   = (*App)(nil)
+	_ caddy.CleanerUpper  = (*App)(nil)
+	_ issuer.ClientSource = (*App)(nil)
+	_ http.Handler        = (*issuer.Server)(nil)
+)

@@ -1,0 +1,232 @@
+package caddymodule
+
+import (
+	"encoding/json"
+	"slices"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
+)
+
+// parseGlobalOption reads the global option. Every line but issuer, postgres
+// and at least one scope may be left out.
+//
+//	oauth {
+//		issuer        <url>
+//		postgres      <dsn> | embedded [<data_dir>] {
+//			schema      <name>
+//			migrate_dsn <dsn>
+//			pooled
+//			adopt_for   <client_id>
+//		}
+//		secret        <secret>                    # again for each old one
+//		signing_key   <key>                       # again for keys that only verify
+//		key_rotation_interval <duration>          # 90d
+//
+//		scope         <name> <description> {
+//			implies   <name...>
+//		}
+//		client        <client_id> {
+//			name          <text>
+//			secret        <secret>                # again while it is being replaced
+//			redirect_uri  <uri>                   # again for each
+//			pkce          required|optional       # required
+//			auth_method   client_secret_basic|client_secret_post|none ...
+//			grants        authorization_code|refresh_token ...
+//			resource      <identifier>
+//			scope         <name...>
+//			access_token_ttl  <duration>
+//			refresh_token_ttl <duration>
+//			refresh_idle_ttl  <duration>
+//			refresh_grace     <duration>
+//		}
+//
+//		login         <method> [<arguments...>]   # password
+//		login_ttl     <duration>                  # 12h
+//		session_limit <number>                    # no limit
+//		session_check strict                      # strict
+//
+//		access_token_ttl  <duration>              # 15m
+//		code_ttl          <duration>              # 5m
+//		refresh_token_ttl <duration>              # 30d
+//		refresh_idle_ttl  <duration>              # no bound
+//		refresh_grace     <duration>              # 60s
+//	}
+func parseGlobalOption(d *caddyfile.Dispenser, existing any) (any, error) {
+	d.Next() // the name of the option
+	if existing != nil {
+		return nil, d.Err("oauth is already configured; there is one authorization server in a Caddyfile")
+	}
+	if d.NextArg() {
+		return nil, d.Errf("oauth: unexpected %q", d.Val())
+	}
+	var s Settings
+	err := parseBlock(d, map[string]word{
+		"issuer":                once(text(&s.Issuer)),
+		"postgres":              once(s.parsePostgres),
+		"secret":                many(appendText(&s.Secrets)),
+		"signing_key":           many(appendText(&s.SigningKeys)),
+		"key_rotation_interval": once(period(&s.KeyRotationInterval)),
+		"scope":                 many(s.parseScope),
+		"client":                many(s.parseClient),
+		"login":                 many(s.parseLogin),
+		"login_ttl":             once(period(&s.LoginTTL)),
+		"session_limit":         once(count(&s.SessionLimit)),
+		"session_check":         once(s.parseSessionCheck),
+		"access_token_ttl":      once(period(&s.AccessTokenTTL)),
+		"code_ttl":              once(period(&s.CodeTTL)),
+		"refresh_token_ttl":     once(period(&s.RefreshTokenTTL)),
+		"refresh_idle_ttl":      once(period(&s.RefreshIdleTTL)),
+		"refresh_grace":         once(periodOf(&s.RefreshGrace, 0)),
+	})
+	if err != nil {
+		return nil, err
+	}
+	return httpcaddyfile.App{Name: appName, Value: caddyconfig.JSON(s, nil)}, nil
+}
+
+// parsePostgres reads
+//
+//	postgres <dsn> | embedded [<data_dir>] {
+//		schema      <name>
+//		migrate_dsn <dsn>
+//		pooled
+//		adopt_for   <client_id>
+//	}
+func (s *Settings) parsePostgres(d *caddyfile.Dispenser) error {
+	p := &PostgresSettings{}
+	first, err := value(d)
+	if err != nil {
+		return err
+	}
+	if first == "embedded" {
+		p.Embedded = true
+		if d.NextArg() {
+			p.DataDir = d.Val()
+		}
+	} else {
+		p.DSN = first
+	}
+	if d.NextArg() {
+		return d.Errf("postgres: unexpected %q; a connection string with spaces needs quotes", d.Val())
+	}
+	s.Postgres = p
+	return parseBlock(d, map[string]word{
+		"schema":      once(text(&p.Schema)),
+		"migrate_dsn": once(unlessEmbedded(p, text(&p.MigrateDSN))),
+		"pooled":      once(unlessEmbedded(p, flag(&p.Pooled))),
+		"adopt_for":   once(text(&p.AdoptFor)),
+	})
+}
+
+func unlessEmbedded(p *PostgresSettings, parse func(*caddyfile.Dispenser) error) func(*caddyfile.Dispenser) error {
+	return func(d *caddyfile.Dispenser) error {
+		if p.Embedded {
+			return d.Errf("%s contradicts postgres embedded", d.Val())
+		}
+		return parse(d)
+	}
+}
+
+// parseScope reads
+//
+//	scope <name> <description> {
+//		implies <name...>
+//	}
+func (s *Settings) parseScope(d *caddyfile.Dispenser) error {
+	scope := ScopeSettings{Source: source(d)}
+	if !d.AllArgs(&scope.Name, &scope.Description) {
+		return d.Err("scope: a name and, in quotes, the words that users read are expected")
+	}
+	if i := slices.IndexFunc(s.Scopes, func(o ScopeSettings) bool { return o.Name == scope.Name }); i >= 0 {
+		return d.Errf("scope %s is already declared, at %s", scope.Name, s.Scopes[i].Source)
+	}
+	if err := parseBlock(d, map[string]word{
+		"implies": many(texts(&scope.Implies)),
+	}); err != nil {
+		return err
+	}
+	s.Scopes = append(s.Scopes, scope)
+	return nil
+}
+
+// parseClient reads a client; parseGlobalOption shows its block.
+func (s *Settings) parseClient(d *caddyfile.Dispenser) error {
+	c := ClientSettings{Source: source(d)}
+	if !d.NextArg() || d.Val() == "" {
+		return d.Err("client: a client_id is missing")
+	}
+	c.ID = d.Val()
+	if d.NextArg() {
+		return d.Errf("client %s: unexpected %q", c.ID, d.Val())
+	}
+	if i := slices.IndexFunc(s.Clients, func(o ClientSettings) bool { return o.ID == c.ID }); i >= 0 {
+		return d.Errf("client %s is already declared, at %s", c.ID, s.Clients[i].Source)
+	}
+	if err := parseBlock(d, map[string]word{
+		"name":              once(text(&c.Name)),
+		"secret":            many(appendText(&c.Secrets)),
+		"redirect_uri":      many(appendText(&c.RedirectURIs)),
+		"pkce":              once(oneOf(&c.PKCE, "required", "optional")),
+		"auth_method":       once(texts(&c.AuthMethods)),
+		"grants":            once(texts(&c.Grants)),
+		"resource":          once(text(&c.Resource)),
+		"scope":             once(texts(&c.Scopes)),
+		"access_token_ttl":  once(periodOf(&c.AccessTokenTTL, 1)),
+		"refresh_token_ttl": once(periodOf(&c.RefreshTokenTTL, 1)),
+		"refresh_idle_ttl":  once(periodOf(&c.RefreshIdleTTL, 1)),
+		"refresh_grace":     once(periodOf(&c.RefreshGrace, 0)),
+	}); err != nil {
+		return err
+	}
+	s.Clients = append(s.Clients, c)
+	return nil
+}
+
+// parseLogin reads
+//
+//	login <method> [<arguments...>] [{ ... }]
+//
+// The rest of the line belongs to the module oauth.login.<method>.
+func (s *Settings) parseLogin(d *caddyfile.Dispenser) error {
+	if !d.NextArg() {
+		return d.Err("login: a method is missing, such as password")
+	}
+	method := d.Val()
+	for _, raw := range s.LoginsRaw {
+		var other struct{ Method string }
+		if err := json.Unmarshal(raw, &other); err == nil && other.Method == method {
+			return d.Errf("login %s is already set", method)
+		}
+	}
+	id := loginNamespace + "." + method
+	if _, err := caddy.GetModule(id); err != nil {
+		return d.Errf("login: %q is not a method that this Caddy has", method)
+	}
+	module, err := caddyfile.UnmarshalModule(d, id)
+	if err != nil {
+		return err
+	}
+	s.LoginsRaw = append(s.LoginsRaw, caddyconfig.JSONModuleObject(module, "method", method, nil))
+	return nil
+}
+
+// parseSessionCheck reads
+//
+//	session_check strict
+func (s *Settings) parseSessionCheck(d *caddyfile.Dispenser) error {
+	v, err := value(d)
+	if err != nil {
+		return err
+	}
+	switch v {
+	case "strict":
+		s.SessionCheck = v
+		return nil
+	case "live":
+		return d.Err("session_check: this version has no live check; use strict, which is also the default")
+	}
+	return d.Errf("session_check: %q is not strict", v)
+}

@@ -1,0 +1,333 @@
+package caddymodule
+
+import (
+	"encoding/json"
+	"slices"
+	"strings"
+
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/caddy-scope/caddy-scope/oauth"
+	"github.com/caddy-scope/caddy-scope/validator"
+)
+
+// parseProtect reads the gate. The block form is a table of scope rules, and a
+// request that no rule covers is refused:
+//
+//	oauth_protect {
+//		<methods> <path> <requirement>
+//		...
+//		resource   <identifier>      # the issuer
+//		bypass     <matcher>
+//		identity_headers {
+//			user    <name>           # X-User-Id
+//			client  <name>           # X-Client-Id
+//			session <name>           # X-Session-Id
+//			scopes  <name>           # X-Scopes
+//		}
+//		forward_token
+//		cors       <origin...>
+//		errors     caddy
+//	}
+//
+// <methods> is *, a method, or methods joined by commas; <requirement> is one
+// or more scopes (all are needed), `any` and scopes (one of them),
+// `authenticated` or `public`.
+//
+// The short form has one requirement for every method and path that reach it,
+// or that its matcher names; the rest passes:
+//
+//	oauth_protect [<path> | <@matcher>] <requirement>
+func parseProtect(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error) {
+	h.Next() // the name of the directive
+	p := &Protect{Source: source(h.Dispenser)}
+
+	matched, err := p.parseShortMatcher(h)
+	if err != nil {
+		return nil, err
+	}
+	requirement := h.RemainingArgs()
+	if len(requirement) > 0 {
+		if err := p.applyShortForm(h, requirement); err != nil {
+			return nil, err
+		}
+	} else if matched {
+		return nil, h.Err("oauth_protect: a requirement is missing after the matcher; the block form takes no matcher, write the paths in it")
+	}
+	hadBlock, err := p.parseProtectBlock(h, len(requirement) > 0)
+	if err != nil {
+		return nil, err
+	}
+	if len(p.Rules) == 0 {
+		if hadBlock {
+			return nil, h.Err("oauth_protect: the block has no rule, so nothing would pass")
+		}
+		return nil, h.Err("oauth_protect: a block of rules or a requirement is expected")
+	}
+	// The gate stands before everything in its route. What it covers is in its
+	// own table, decided by its own grammar: Caddy's path matcher ignores case
+	// and folds slashes, so a request could slip past it.
+	return h.NewRoute(nil, p), nil
+}
+
+// parseShortMatcher reads the optional matcher of the short form into rules
+// that have no requirement yet.
+func (p *Protect) parseShortMatcher(h httpcaddyfile.Helper) (bool, error) {
+	set, matched, err := h.MatcherToken()
+	if err != nil {
+		return false, h.WrapErr(err)
+	}
+	if !matched { // the look-ahead was the first word of the requirement
+		h.Reset()
+		h.Next()
+		return false, nil
+	}
+	if set == nil { // *
+		return false, nil
+	}
+	var (
+		paths   []string
+		methods []string
+	)
+	for name, raw := range set {
+		var target *[]string
+		switch name {
+		case "path":
+			target = &paths
+		case "method":
+			target = &methods
+		default:
+			return false, h.Errf("oauth_protect: a matcher may name only path and method, not %s; put the directive into a handle block with that matcher", name)
+		}
+		if err := json.Unmarshal(raw, target); err != nil {
+			return false, h.Errf("oauth_protect: matcher %s: %v", name, err)
+		}
+	}
+	for _, method := range methods {
+		if !isMethod(method) {
+			return false, h.Errf("oauth_protect: %q is not a method in upper case", method)
+		}
+	}
+	if len(paths) == 0 {
+		paths = []string{"*"}
+	}
+	for _, path := range paths {
+		if path != "*" {
+			if path, err = rulePath(h, path); err != nil {
+				return false, err
+			}
+		}
+		p.Rules = append(p.Rules, RuleSettings{Methods: slices.Clone(methods), Path: path, Source: p.Source})
+	}
+	p.PassUnmatched = true
+	return true, nil
+}
+
+func (p *Protect) applyShortForm(h httpcaddyfile.Helper, requirement []string) error {
+	access, scopes, err := parseRequirement(h, requirement)
+	if err != nil {
+		return err
+	}
+	if len(p.Rules) == 0 {
+		p.Rules = []RuleSettings{{Path: "*", Source: p.Source}}
+	}
+	for i := range p.Rules {
+		p.Rules[i].Access, p.Rules[i].Scopes = access, scopes
+	}
+	p.Short = true
+	return nil
+}
+
+// parseProtectBlock reads the block. In the short form it holds words, no rules.
+func (p *Protect) parseProtectBlock(h httpcaddyfile.Helper, short bool) (bool, error) {
+	words := map[string]word{
+		"resource":         once(text(&p.Resource)),
+		"bypass":           once(nil),
+		"identity_headers": once(nil),
+		"forward_token":    once(flag(&p.ForwardToken)),
+		"cors":             once(texts(&p.CORS)),
+		"errors":           once(oneOf(&p.Errors, "caddy")),
+	}
+	seen := make(map[string]int)
+	hadBlock := false
+	for nesting := h.Nesting(); h.NextBlock(nesting); {
+		hadBlock = true
+		name := h.Val()
+		w, known := words[name]
+		if !known {
+			if short || !looksLikeMethods(name) {
+				return hadBlock, h.Errf("unrecognized word %q; one of %s is expected, or a rule: METHODS PATH REQUIREMENT", name, wordList(words))
+			}
+			if err := p.parseRule(h, name); err != nil {
+				return hadBlock, err
+			}
+			continue
+		}
+		if line, again := seen[name]; again {
+			return hadBlock, h.Errf("%s is already set, at line %d", name, line)
+		}
+		seen[name] = h.Line()
+		var err error
+		switch name {
+		case "bypass":
+			err = p.parseBypass(h)
+		case "identity_headers":
+			err = p.parseIdentityHeaders(h)
+		default:
+			err = w.parse(h.Dispenser)
+		}
+		if err != nil {
+			return hadBlock, err
+		}
+		if h.NextArg() {
+			return hadBlock, h.Errf("%s: unexpected %q", name, h.Val())
+		}
+	}
+	return hadBlock, nil
+}
+
+// parseRule reads
+//
+//	<methods> <path> <requirement>
+func (p *Protect) parseRule(h httpcaddyfile.Helper, methods string) error {
+	rule := RuleSettings{Source: source(h.Dispenser)}
+	if methods != "*" {
+		for _, method := range strings.Split(methods, ",") {
+			if !isMethod(method) {
+				return h.Errf("%q is not a list of methods such as GET,POST (without spaces)", methods)
+			}
+			if slices.Contains(rule.Methods, method) {
+				return h.Errf("method %s stands here twice", method)
+			}
+			rule.Methods = append(rule.Methods, method)
+		}
+	}
+	args := h.RemainingArgs()
+	if len(args) == 0 {
+		return h.Errf("rule %s: a path and a requirement are missing", methods)
+	}
+	path, err := rulePath(h, args[0])
+	if err != nil {
+		return err
+	}
+	rule.Path = path
+	if len(args) == 1 {
+		return h.Errf("rule %s %s: a requirement is missing: scopes, any SCOPES, authenticated or public", methods, rule.Path)
+	}
+	if rule.Access, rule.Scopes, err = parseRequirement(h, args[1:]); err != nil {
+		return err
+	}
+	p.Rules = append(p.Rules, rule)
+	return nil
+}
+
+// parseRequirement reads <scope...> | any <scope...> | authenticated | public.
+func parseRequirement(h httpcaddyfile.Helper, args []string) (access string, scopes []string, err error) {
+	switch args[0] {
+	case "public", "authenticated":
+		if len(args) > 1 {
+			return "", nil, h.Errf("%s stands alone, but %q follows it", args[0], args[1])
+		}
+		return args[0], nil, nil
+	case "any":
+		access, scopes = string(validator.AccessAny), args[1:]
+		if len(scopes) < 2 {
+			return "", nil, h.Err("any: two or more scopes are expected")
+		}
+	default:
+		access, scopes = string(validator.AccessScopes), args
+	}
+	for i, name := range scopes {
+		switch {
+		case slices.Contains(oauth.Reserved, name):
+			return "", nil, h.Errf("%s is a reserved name and cannot stand among scopes", name)
+		case !oauth.IsScopeToken(name):
+			return "", nil, h.Errf("%q is not the name of a scope", name)
+		case slices.Contains(scopes[:i], name):
+			return "", nil, h.Errf("scope %s stands here twice", name)
+		}
+	}
+	return access, slices.Clone(scopes), nil
+}
+
+// parseBypass reads
+//
+//	bypass <@matcher> | <path>
+func (p *Protect) parseBypass(h httpcaddyfile.Helper) error {
+	set, ok, err := h.MatcherToken()
+	if err != nil {
+		return h.WrapErr(err)
+	}
+	if !ok || len(set) == 0 {
+		return h.Err("bypass: a matcher such as @own is expected; * would open the gate for everyone")
+	}
+	p.BypassRaw = caddyhttp.RawMatcherSets{set}
+	return nil
+}
+
+// parseIdentityHeaders reads
+//
+//	identity_headers {
+//		user    <name>
+//		client  <name>
+//		session <name>
+//		scopes  <name>
+//	}
+func (p *Protect) parseIdentityHeaders(h httpcaddyfile.Helper) error {
+	p.IdentityHeaders = new(IdentityHeaderSettings)
+	return parseBlock(h.Dispenser, map[string]word{
+		"user":    once(text(&p.IdentityHeaders.User)),
+		"client":  once(text(&p.IdentityHeaders.Client)),
+		"session": once(text(&p.IdentityHeaders.Session)),
+		"scopes":  once(text(&p.IdentityHeaders.Scopes)),
+	})
+}
+
+// rulePath returns a path pattern as it was written. Caddy replaces shorthands
+// such as {file} by their full names before any directive sees them.
+func rulePath(h httpcaddyfile.Helper, path string) (string, error) {
+	path = shorthands.Replace(path)
+	if !strings.HasPrefix(path, "/") {
+		return "", h.Errf("path %q does not begin with a slash (an unset {$VARIABLE} leaves nothing)", path)
+	}
+	return path, nil
+}
+
+// shorthands turns what Caddy made of a shorthand back into the shorthand.
+var shorthands = func() *strings.Replacer {
+	var pairs []string
+	for _, name := range []string{
+		"host", "hostport", "port", "orig_method", "orig_uri", "orig_path", "orig_dir", "orig_file", "orig_query",
+		"method", "uri", "path", "dir", "file", "query", "remote", "remote_host", "remote_port", "scheme", "uuid",
+		"tls_cipher", "tls_version", "tls_client_fingerprint", "tls_client_issuer", "tls_client_serial",
+		"tls_client_subject", "tls_client_certificate_pem", "tls_client_certificate_der_base64",
+		"upstream_hostport", "client_ip",
+	} {
+		pairs = append(pairs, expandShorthand("{"+name+"}"), "{"+name+"}")
+	}
+	return strings.NewReplacer(pairs...)
+}()
+
+// expandShorthand does to s what Caddy does before it hands out tokens.
+func expandShorthand(s string) string {
+	segment := caddyfile.Segment{{Text: s}}
+	httpcaddyfile.NewShorthandReplacer().ApplyToSegment(&segment)
+	return segment[0].Text
+}
+
+// isMethod reports whether s is spelled like a method: a token in upper case.
+func isMethod(s string) bool {
+	for _, c := range s {
+		if c < 'A' || c > 'Z' {
+			return false
+		}
+	}
+	return s != ""
+}
+
+// looksLikeMethods tells a rule from a word: words are in lower case.
+func looksLikeMethods(s string) bool {
+	return s == "*" || s != strings.ToLower(s) || strings.Contains(s, ",")
+}

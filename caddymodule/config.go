@@ -1,0 +1,188 @@
+package caddymodule
+
+import (
+	"encoding/json"
+
+	"github.com/caddyserver/caddy/v2"
+)
+
+// Settings is what the global option `oauth` and the app `oauth` configure.
+// String fields that are marked "placeholders" may hold Caddy's global
+// placeholders, such as {env.NAME} or {file./run/secrets/name}. They are
+// resolved when the configuration is loaded and never stand in adapted JSON.
+type Settings struct {
+	// Issuer is the public URL of the authorization server, such as
+	// https://api.example.com: no trailing slash, no query; plain http only for
+	// a loopback host. It is never derived from a request. Placeholders.
+	// Required.
+	Issuer string `json:"issuer,omitempty"`
+
+	// Postgres is the database that all nodes share. Required.
+	Postgres *PostgresSettings `json:"postgres,omitempty"`
+
+	// Secrets are root secrets, each at least 32 bytes; the first one is in use,
+	// the others are old ones that are honoured while what was made under them
+	// lives (30 days). The same on all nodes. Placeholders. Default: one secret
+	// is made and kept in Caddy's storage.
+	Secrets []string `json:"secrets,omitempty"`
+
+	// SigningKeys are P-256 private keys: base64 of a PEM (PKCS#8 or SEC 1), a
+	// PEM, a JWK, or the name of a file that holds one of these. The first one
+	// signs, the others verify only. Placeholders. Default: keys are made, kept
+	// sealed in Postgres and rotated.
+	SigningKeys []string `json:"signing_keys,omitempty"`
+
+	// KeyRotationInterval is the age at which a self-made signing key is replaced
+	// by the next one. It contradicts SigningKeys. Default: 90 days.
+	KeyRotationInterval caddy.Duration `json:"key_rotation_interval,omitempty"`
+
+	// Scopes are the scopes clients can ask for, in the order in which the
+	// consent page shows them. At least one.
+	Scopes []ScopeSettings `json:"scopes,omitempty"`
+
+	// Clients are the pre-registered clients. Default: none.
+	Clients []ClientSettings `json:"clients,omitempty"`
+
+	// LoginsRaw are the ways in which users sign in. Default: none, and nobody
+	// can sign in.
+	LoginsRaw []json.RawMessage `json:"logins,omitempty" caddy:"namespace=oauth.login inline_key=method"`
+
+	// SessionLimit is how many live sessions a user may have. Default: no limit.
+	SessionLimit int `json:"session_limit,omitempty"`
+
+	// SessionCheck says how the gate learns that a session is alive: "strict"
+	// reads Postgres for every request. Default: "strict".
+	SessionCheck string `json:"session_check,omitempty"`
+
+	// AccessTokenTTL is the life of an access token. Default: 15m.
+	AccessTokenTTL caddy.Duration `json:"access_token_ttl,omitempty"`
+
+	// CodeTTL is the life of an authorization code. Default: 5m; at most 10m.
+	CodeTTL caddy.Duration `json:"code_ttl,omitempty"`
+
+	// RefreshTokenTTL is the life of a session from consent on, however often it
+	// is refreshed. Default: 30d.
+	RefreshTokenTTL caddy.Duration `json:"refresh_token_ttl,omitempty"`
+
+	// RefreshIdleTTL ends a session that was not refreshed for so long.
+	// Default: no such bound.
+	RefreshIdleTTL caddy.Duration `json:"refresh_idle_ttl,omitempty"`
+
+	// RefreshGrace is how long the previous refresh token still yields the same
+	// successor; 0s: exactly one success. Default: 60s.
+	RefreshGrace *caddy.Duration `json:"refresh_grace,omitempty"`
+
+	// LoginTTL is how long a browser stays signed in. Default: 12h.
+	LoginTTL caddy.Duration `json:"login_ttl,omitempty"`
+}
+
+// PostgresSettings names the database: a DSN, or a server that Caddy runs
+// itself.
+type PostgresSettings struct {
+	// DSN is a connection string or URL. Placeholders. Required, unless Embedded.
+	DSN string `json:"dsn,omitempty"`
+
+	// Embedded runs a Postgres server of our own: with the binaries that are
+	// installed, else with downloaded ones. Default: false.
+	Embedded bool `json:"embedded,omitempty"`
+
+	// DataDir holds the data of the embedded server. Placeholders. Default:
+	// "oauth-postgres" in Caddy's data directory.
+	DataDir string `json:"data_dir,omitempty"`
+
+	// Schema holds the tables. Default: "public".
+	Schema string `json:"schema,omitempty"`
+
+	// MigrateDSN is used in place of DSN for migrations: a role that may create
+	// tables, or a way past a pooler. Placeholders. Default: DSN.
+	MigrateDSN string `json:"migrate_dsn,omitempty"`
+
+	// Pooled says that DSN leads to a transaction pooler such as PgBouncer: no
+	// named statements, no LISTEN, no session locks. Default: false.
+	Pooled bool `json:"pooled,omitempty"`
+
+	// AdoptFor takes over a database of the system that went before, and gives
+	// its sessions to this confidential client. Default: such a database is
+	// refused.
+	AdoptFor string `json:"adopt_for,omitempty"`
+}
+
+// ScopeSettings declares one scope.
+type ScopeSettings struct {
+	// Name is what clients ask for, such as "jobs:read". Required.
+	Name string `json:"name"`
+	// Description is what users read on the consent page. Required.
+	Description string `json:"description"`
+	// Implies names other declared scopes that this one includes. Default: none.
+	Implies []string `json:"implies,omitempty"`
+	// Source is where the scope was declared, such as "Caddyfile:12"; errors
+	// name it.
+	Source string `json:"source,omitempty"`
+}
+
+// ClientSettings declares one pre-registered client.
+type ClientSettings struct {
+	// ID is the client_id. Required.
+	ID string `json:"id"`
+	// Name is what users read on the consent page. Default: ID.
+	Name string `json:"name,omitempty"`
+	// Secrets make the client confidential: any of them authenticates it, so that
+	// one can be replaced without a gap. Placeholders. Default: a public client.
+	Secrets []string `json:"secrets,omitempty"`
+	// RedirectURIs are compared byte for byte, but for the port of a loopback
+	// redirect. Placeholders. Required for grant authorization_code.
+	RedirectURIs []string `json:"redirect_uris,omitempty"`
+	// PKCE is "required", or "optional" for a confidential client that cannot
+	// send a code_challenge. Default: "required".
+	PKCE string `json:"pkce,omitempty"`
+	// AuthMethods at the token endpoint: client_secret_basic,
+	// client_secret_post or none. Default: both secret methods for a
+	// confidential client, none for a public one.
+	AuthMethods []string `json:"auth_methods,omitempty"`
+	// Grants are the grant types it may use. Default: authorization_code and
+	// refresh_token.
+	Grants []string `json:"grants,omitempty"`
+	// Resource is what its tokens are for when a request names no resource.
+	// Placeholders. Default: the only resource whose rules use all requested
+	// scopes, else the issuer's own.
+	Resource string `json:"resource,omitempty"`
+	// Scopes it may ask for. Default: every declared scope.
+	Scopes []string `json:"scopes,omitempty"`
+
+	// AccessTokenTTL, RefreshTokenTTL, RefreshIdleTTL and RefreshGrace replace
+	// the settings of the same name for this client. Default: those.
+	AccessTokenTTL  *caddy.Duration `json:"access_token_ttl,omitempty"`
+	RefreshTokenTTL *caddy.Duration `json:"refresh_token_ttl,omitempty"`
+	RefreshIdleTTL  *caddy.Duration `json:"refresh_idle_ttl,omitempty"`
+	RefreshGrace    *caddy.Duration `json:"refresh_grace,omitempty"`
+
+	// Source is where the client was declared, such as "Caddyfile:20"; errors
+	// name it.
+	Source string `json:"source,omitempty"`
+}
+
+// RuleSettings is one scope rule: what a method and path require.
+type RuleSettings struct {
+	// Methods, upper case; GET includes HEAD. Default: any method.
+	Methods []string `json:"methods,omitempty"`
+	// Path pattern: literal segments, `*` or `{name}` for exactly one segment,
+	// and a final `/*` for everything below. A lone "*" is every path. Required.
+	Path string `json:"path"`
+	// Access is "scopes" (all of Scopes), "any" (one of Scopes),
+	// "authenticated" (any live session) or "public". Default: "scopes".
+	Access string `json:"access,omitempty"`
+	// Scopes are names of declared scopes. Required for "scopes" and "any".
+	Scopes []string `json:"scopes,omitempty"`
+	// Source is where the rule was written, such as "Caddyfile:34"; errors
+	// name it.
+	Source string `json:"source,omitempty"`
+}
+
+// IdentityHeaderSettings renames the headers that tell the upstream who is
+// calling.
+type IdentityHeaderSettings struct {
+	User    string `json:"user,omitempty"`    // Default: X-User-Id
+	Client  string `json:"client,omitempty"`  // Default: X-Client-Id
+	Session string `json:"session,omitempty"` // Default: X-Session-Id
+	Scopes  string `json:"scopes,omitempty"`  // Default: X-Scopes
+}

@@ -1,0 +1,82 @@
+package caddymodule
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+
+	"github.com/caddy-scope/caddy-scope/issuer"
+)
+
+// LoginMethod is a way in which users sign in: a module in the namespace
+// oauth.login.
+type LoginMethod interface {
+	// ConfigureLogin turns the method on in the configuration of the server.
+	ConfigureLogin(config *issuer.Config) error
+}
+
+// PasswordLogin signs users in with an email address and a password, both kept
+// in Postgres (the password as argon2id). `caddy oauth user add` makes users.
+type PasswordLogin struct{}
+
+// CaddyModule returns the Caddy module information.
+func (PasswordLogin) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{ID: loginNamespace + ".password", New: func() caddy.Module { return new(PasswordLogin) }}
+}
+
+// UnmarshalCaddyfile reads
+//
+//	login password
+func (*PasswordLogin) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+	d.Next() // the method
+	if d.NextArg() || d.NextBlock(0) {
+		return d.Errf("login password: unexpected %q", d.Val())
+	}
+	return nil
+}
+
+// ConfigureLogin implements LoginMethod.
+func (*PasswordLogin) ConfigureLogin(config *issuer.Config) error {
+	if config.Password {
+		return errors.New("login password is set twice")
+	}
+	config.Password = true
+	return nil
+}
+
+func (a *App) provisionLogins() error {
+	if len(a.LoginsRaw) == 0 {
+		a.logger.Warn("no login is configured, so nobody can sign in; add: login password")
+		return nil
+	}
+	modules, err := a.ctx.LoadModule(&a.Settings, "LoginsRaw")
+	if err != nil {
+		return fmt.Errorf("login: %w", err)
+	}
+	for _, module := range modules.([]any) {
+		method, ok := module.(LoginMethod)
+		if !ok {
+			return fmt.Errorf("login: module %T is not a login method", module)
+		}
+		a.logins = append(a.logins, method)
+	}
+	// A dry run: contradictions between methods are errors of the configuration.
+	return a.configureLogins(new(issuer.Config))
+}
+
+func (a *App) configureLogins(config *issuer.Config) error {
+	for _, method := range a.logins {
+		if err := method.ConfigureLogin(config); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Interface guards
+var (
+	_ LoginMethod           = (*PasswordLogin)(nil)
+	_ caddyfile.Unmarshaler = (*PasswordLogin)(nil)
+)

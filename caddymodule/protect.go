@@ -1,0 +1,268 @@
+package caddymodule
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"go.uber.org/zap"
+
+	"github.com/caddy-scope/caddy-scope/oauth"
+	"github.com/caddy-scope/caddy-scope/validator"
+)
+
+// Protect is the gate: it lets a request pass when a scope rule allows it, and
+// tells the upstream who is calling.
+type Protect struct {
+	// Resource is the identifier that access tokens must be for (RFC 8707).
+	// Gates with the same identifier share one table of rules. Placeholders.
+	// Default: the issuer.
+	Resource string `json:"resource,omitempty"`
+
+	// Rules are the scope rules; the most specific one decides, whatever their
+	// order. A request without a rule is refused. At least one.
+	Rules []RuleSettings `json:"rules,omitempty"`
+
+	// Short marks the short form: its rules are its own and not shared with other
+	// gates of the same resource. Default: false.
+	Short bool `json:"short,omitempty"`
+
+	// PassUnmatched lets requests that no rule covers through, without
+	// credentials or identity: the short form with a matcher. Default: false.
+	PassUnmatched bool `json:"pass_unmatched,omitempty"`
+
+	// BypassRaw are matchers of the owner's own traffic, which passes untouched
+	// but for the identity headers. Default: none.
+	BypassRaw caddyhttp.RawMatcherSets `json:"bypass,omitempty" caddy:"namespace=http.matchers"`
+
+	// IdentityHeaders renames the headers that tell the upstream who is calling.
+	IdentityHeaders *IdentityHeaderSettings `json:"identity_headers,omitempty"`
+
+	// ForwardToken leaves Authorization and our cookies on the request to the
+	// upstream. Default: false, they are removed.
+	ForwardToken bool `json:"forward_token,omitempty"`
+
+	// CORS are the origins whose preflights the gate answers itself; "*" is every
+	// origin. Default: preflights are forwarded, without credentials.
+	CORS []string `json:"cors,omitempty"`
+
+	// Errors "caddy" hands refusals to handle_errors. Default: the gate writes
+	// its own JSON.
+	Errors string `json:"errors,omitempty"`
+
+	// Source is where the gate was written, such as "Caddyfile:31"; errors name it.
+	Source string `json:"source,omitempty"`
+
+	app       *App
+	resource  *validator.Resource
+	bypass    caddyhttp.MatcherSets
+	headers   *validator.HeaderPolicy
+	ruleText  map[*validator.Rule]string
+	decisions *decisionCounter
+	logger    *zap.Logger
+}
+
+// CaddyModule returns the Caddy module information.
+func (Protect) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{ID: "http.handlers.oauth_protect", New: func() caddy.Module { return new(Protect) }}
+}
+
+// Provision checks the gate together with every other gate of the
+// configuration, and compiles its rules. It opens nothing.
+func (p *Protect) Provision(ctx caddy.Context) error {
+	p.logger = ctx.Logger()
+	app, err := loadApp(ctx)
+	if err != nil {
+		return p.at(err)
+	}
+	p.app = app
+	if p.Errors != "" && p.Errors != "caddy" {
+		return p.at(fmt.Errorf("errors: %q is not caddy", p.Errors))
+	}
+	routes, err := app.surveyRoutes(ctx)
+	if err != nil {
+		return err
+	}
+	identifier, err := app.resourceIdentifier(p)
+	if err != nil {
+		return p.at(err)
+	}
+	rules, err := routes.rulesFor(app, p, identifier)
+	if err != nil {
+		return p.at(err)
+	}
+	var names validator.IdentityHeaders
+	if p.IdentityHeaders != nil {
+		names = validator.IdentityHeaders(*p.IdentityHeaders)
+	}
+	if p.headers, err = validator.NewHeaderPolicy(names); err != nil {
+		return p.at(err)
+	}
+	p.resource, err = validator.New(validator.Config{
+		Issuer:        app.issuer,
+		Resource:      identifier,
+		Catalog:       app.catalog,
+		Rules:         rules,
+		PassUnmatched: p.PassUnmatched,
+		Keys:          app,
+		Sessions:      app,
+		ClientAllowed: app.clientAllowed,
+		CORSOrigins:   p.CORS,
+	})
+	if err != nil {
+		var rule *validator.RuleError
+		if errors.As(err, &rule) { // names its own lines
+			return err
+		}
+		return p.at(err)
+	}
+	if p.BypassRaw != nil {
+		matchers, err := ctx.LoadModule(p, "BypassRaw")
+		if err != nil {
+			return p.at(fmt.Errorf("bypass: %w", err))
+		}
+		if err := p.bypass.FromInterface(matchers); err != nil {
+			return p.at(fmt.Errorf("bypass: %w", err))
+		}
+	}
+	p.ruleText = make(map[*validator.Rule]string)
+	for _, rule := range p.resource.Rules() {
+		p.ruleText[rule] = rule.String()
+	}
+	p.decisions, err = newDecisionCounter(ctx)
+	return err
+}
+
+// at names the place of the gate in an error.
+func (p *Protect) at(err error) error {
+	return atSource(p.Source, "oauth_protect", err)
+}
+
+// ServeHTTP decides the request and passes it on, with the caller's identity
+// and without the caller's credentials.
+func (p *Protect) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+	// 1. Whatever happens to the request, no identity but ours reaches the
+	// upstream: not by a header of the client, not by a trailer, and not by a
+	// Connection header that names ours. SECURITY-CASES M1, H-01 to H-04.
+	p.headers.Strip(r)
+
+	// 2. The owner's own traffic.
+	if p.bypass != nil {
+		own, err := p.bypass.AnyMatchWithError(r)
+		if err != nil {
+			return err
+		}
+		if own {
+			p.decisions.count("bypass")
+			return next.ServeHTTP(w, r)
+		}
+	}
+
+	// 3. Right after a (re)start the keys may not be loaded yet.
+	if err := p.app.awaitStart(r.Context()); err != nil {
+		return p.refuse(w, r, &validator.Refusal{
+			Status:      http.StatusServiceUnavailable,
+			Code:        oauth.CodeTemporarilyUnavailable,
+			Description: "The session cannot be confirmed right now. Try again shortly.",
+			Cause:       err,
+		})
+	}
+
+	// 4. The decision.
+	decision, err := p.resource.Authorize(r)
+	if err != nil {
+		return p.refuse(w, r, err)
+	}
+	return p.forward(w, r, next, &decision)
+}
+
+// forward passes the request on.
+func (p *Protect) forward(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, decision *validator.Decision) error {
+	switch {
+	case decision.Rule == nil:
+		p.decisions.count("unmatched")
+		return next.ServeHTTP(w, r)
+	case decision.Preflight:
+		p.decisions.count("preflight")
+		if p.resource.AnswersPreflights() {
+			p.resource.AnswerPreflight(w, r)
+			return nil
+		}
+	default:
+		p.decisions.count("allowed")
+	}
+	if !p.ForwardToken || decision.Preflight {
+		validator.StripCredentials(r.Header)
+	}
+	if decision.Preflight {
+		delete(r.Header, "Cookie")
+	}
+	rule := p.ruleText[decision.Rule]
+	repl := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
+	repl.Set("http.auth.rule", rule)
+	fields, _ := r.Context().Value(caddyhttp.ExtraLogFieldsCtxKey).(*caddyhttp.ExtraLogFields)
+	if fields != nil {
+		fields.Set(zap.String("oauth_rule", rule))
+	}
+	if id := &decision.Identity; decision.Authenticated() {
+		p.headers.SetIdentity(r.Header, id)
+		repl.Set("http.auth.user.id", id.UserID)
+		repl.Set("http.auth.user.client_id", id.ClientID)
+		repl.Set("http.auth.user.session_id", id.SessionID)
+		repl.Set("http.auth.user.scope", id.Scopes)
+		if fields != nil {
+			fields.Set(zap.String("client_id", id.ClientID))
+			fields.Set(zap.String("session_id", id.SessionID))
+		}
+		p.app.touchSession(id.SessionID)
+	}
+	if decision.Authenticated() || len(p.CORS) > 0 {
+		w = &gatedResponse{
+			ResponseWriterWrapper: &caddyhttp.ResponseWriterWrapper{ResponseWriter: w},
+			gate:                  p, request: r, private: decision.Authenticated(),
+		}
+	}
+	return next.ServeHTTP(w, r)
+}
+
+// refuse answers a request that does not pass.
+func (p *Protect) refuse(w http.ResponseWriter, r *http.Request, err error) error {
+	var refusal *validator.Refusal
+	if !errors.As(err, &refusal) { // a fault of ours never opens the gate
+		return caddyhttp.Error(http.StatusInternalServerError, err)
+	}
+	p.decisions.count(refusalOutcome(refusal))
+	p.logRefusal(r, refusal)
+	p.resource.SetCORSHeader(w.Header(), r)
+	if p.Errors == "caddy" {
+		validator.WriteRefusalHeader(w.Header(), refusal)
+		return caddyhttp.Error(refusal.Status, refusal)
+	}
+	validator.WriteRefusal(w, r, refusal)
+	return nil
+}
+
+// logRefusal tells the owner why, where that is worth a line: no rule (often a
+// rule that was forgotten), and what could not be decided. Everything else is
+// the caller's affair and in the access log.
+func (p *Protect) logRefusal(r *http.Request, refusal *validator.Refusal) {
+	level, message := zap.DebugLevel, "request refused"
+	switch {
+	case refusal.Code == oauth.CodeAccessDenied:
+		level, message = zap.InfoLevel, "no rule"
+	case refusal.Status >= http.StatusInternalServerError:
+		level, message = zap.ErrorLevel, "request cannot be decided"
+	}
+	if entry := p.logger.Check(level, message); entry != nil {
+		entry.Write(zap.String("gate", p.Source), zap.String("method", r.Method), zap.String("path", r.URL.Path),
+			zap.Int("status", refusal.Status), zap.NamedError("cause", refusal.Cause))
+	}
+}
+
+// Interface guards
+var (
+	_ caddy.Provisioner           = (*Protect)(nil)
+	_ caddyhttp.MiddlewareHandler = (*Protect)(nil)
+)

@@ -1,0 +1,294 @@
+package caddymodule
+
+import (
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"go.uber.org/zap"
+
+	"github.com/caddy-scope/caddy-scope/issuer"
+	"github.com/caddy-scope/caddy-scope/oauth"
+)
+
+// placeholder is one of Caddy's placeholders inside a value.
+var placeholder = regexp.MustCompile(`\{([^{}]+)\}`)
+
+// resolve replaces the global placeholders of a setting. The error names the
+// word and what to set, never what the value is: it may be a secret.
+func resolve(word, value string) (string, error) {
+	repl := caddy.NewReplacer()
+	for _, match := range placeholder.FindAllStringSubmatch(value, -1) {
+		name := match[1]
+		if strings.HasPrefix(strings.TrimSpace(name), `"`) { // a JWK, not a placeholder
+			return value, nil
+		}
+		got, known := repl.GetString(name)
+		variable, isVariable := strings.CutPrefix(name, "env.")
+		file, isFile := strings.CutPrefix(name, "file.")
+		switch {
+		case known && got != "":
+		case isVariable:
+			return "", fmt.Errorf("%s: {%s} is empty: set the environment variable %s", word, name, variable)
+		case isFile:
+			return "", fmt.Errorf("%s: {%s} is empty: the file %s is not there, not readable or empty", word, name, file)
+		default:
+			return "", fmt.Errorf("%s: {%s} is not a placeholder that exists when the configuration is loaded, such as {env.NAME} or {file.PATH}", word, name)
+		}
+	}
+	resolved, err := repl.ReplaceOrErr(value, true, true)
+	if err != nil {
+		return "", fmt.Errorf("%s: a placeholder cannot be resolved", word)
+	}
+	if resolved == "" {
+		return "", fmt.Errorf("%s is empty", word)
+	}
+	return resolved, nil
+}
+
+func resolveAll(word string, values []string) ([]string, error) {
+	resolved := make([]string, 0, len(values))
+	for _, value := range values {
+		v, err := resolve(word, value)
+		if err != nil {
+			return nil, err
+		}
+		resolved = append(resolved, v)
+	}
+	return resolved, nil
+}
+
+func (a *App) provisionClients() error {
+	a.clients = make(map[string]*issuer.Client, len(a.Clients))
+	for i := range a.Clients {
+		settings := &a.Clients[i]
+		client, err := a.client(settings)
+		if err != nil {
+			return atSource(settings.Source, "client "+settings.ID, err)
+		}
+		if a.clients[client.ID] != nil {
+			return atSource(settings.Source, "client "+settings.ID, errors.New("declared twice"))
+		}
+		a.clients[client.ID] = client
+	}
+	return nil
+}
+
+// shortestClientSecret is what an HTTP client cannot guess in the time the
+// token endpoint gives it; anything shorter gets a warning.
+const shortestClientSecret = 16
+
+// client checks the settings of one client and fills their defaults.
+func (a *App) client(s *ClientSettings) (*issuer.Client, error) {
+	c := &issuer.Client{ID: s.ID, Name: s.Name, PKCEOptional: s.PKCE == "optional"}
+	if c.ID == "" {
+		return nil, errors.New("the client_id is empty")
+	}
+	if c.Name == "" {
+		c.Name = c.ID
+	}
+	secrets, err := resolveAll("secret", s.Secrets)
+	if err != nil {
+		return nil, err
+	}
+	for _, secret := range secrets {
+		if len(secret) < shortestClientSecret {
+			a.logger.Warn("the secret of a client is short; make one with: openssl rand -hex 32", zap.String("client_id", c.ID))
+		}
+		c.SecretDigests = append(c.SecretDigests, issuer.Digest(sha256.Sum256([]byte(secret))))
+	}
+	if c.AuthMethods, err = authMethods(s.AuthMethods, len(secrets) > 0); err != nil {
+		return nil, err
+	}
+	if s.PKCE != "" && s.PKCE != "required" && s.PKCE != "optional" {
+		return nil, fmt.Errorf("pkce: %q is not one of required, optional", s.PKCE)
+	}
+	if c.PKCEOptional && len(secrets) == 0 {
+		return nil, errors.New("pkce optional is for clients with a secret; without both, a stolen code is enough")
+	}
+	if c.Grants = s.Grants; len(c.Grants) == 0 {
+		c.Grants = []string{"authorization_code", "refresh_token"}
+	}
+	for _, grant := range c.Grants {
+		if grant != "authorization_code" && grant != "refresh_token" {
+			return nil, fmt.Errorf("grants: %q is not one of authorization_code, refresh_token", grant)
+		}
+	}
+	if c.RedirectURIs, err = resolveAll("redirect_uri", s.RedirectURIs); err != nil {
+		return nil, err
+	}
+	if len(c.RedirectURIs) == 0 && slices.Contains(c.Grants, "authorization_code") {
+		return nil, errors.New("redirect_uri is missing: where the client wants its codes")
+	}
+	if s.Resource != "" {
+		if c.Resource, err = resolve("resource", s.Resource); err != nil {
+			return nil, err
+		}
+		if err := oauth.CheckIdentifier("resource", c.Resource); err != nil {
+			return nil, err
+		}
+	}
+	for _, name := range s.Scopes {
+		if !a.declares(name) {
+			return nil, fmt.Errorf("scope %q is not declared", name)
+		}
+	}
+	if len(s.Scopes) > 0 {
+		c.Scopes = oauth.NewScopeSet(s.Scopes...)
+	}
+	for word, d := range map[string]*caddy.Duration{
+		"access_token_ttl": s.AccessTokenTTL, "refresh_token_ttl": s.RefreshTokenTTL, "refresh_idle_ttl": s.RefreshIdleTTL,
+	} {
+		if d != nil && *d <= 0 {
+			return nil, fmt.Errorf("%s must be above zero", word)
+		}
+	}
+	if s.RefreshGrace != nil && *s.RefreshGrace < 0 {
+		return nil, errors.New("refresh_grace is below zero")
+	}
+	c.AccessTokenTTL = (*time.Duration)(s.AccessTokenTTL)
+	c.RefreshTokenTTL = (*time.Duration)(s.RefreshTokenTTL)
+	c.RefreshIdleTTL = (*time.Duration)(s.RefreshIdleTTL)
+	c.RefreshGrace = (*time.Duration)(s.RefreshGrace)
+	return c, nil
+}
+
+func authMethods(configured []string, confidential bool) ([]string, error) {
+	for _, method := range configured {
+		switch method {
+		case "client_secret_basic", "client_secret_post":
+			if !confidential {
+				return nil, fmt.Errorf("auth_method %s needs a secret", method)
+			}
+		case "none":
+			if confidential {
+				return nil, errors.New("auth_method none contradicts secret")
+			}
+		default:
+			return nil, fmt.Errorf("auth_method: %q is not one of client_secret_basic, client_secret_post, none", method)
+		}
+	}
+	switch {
+	case len(configured) > 0:
+		return configured, nil
+	case confidential:
+		return []string{"client_secret_basic", "client_secret_post"}, nil
+	}
+	return []string{"none"}, nil
+}
+
+// database is PostgresSettings with placeholders resolved and defaults filled.
+type database struct {
+	dsn, migrateDSN string
+	embedded        bool
+	dataDir         string
+	schema          string
+	pooled          bool
+	adoptFor        string
+}
+
+func (a *App) provisionPostgres() (err error) {
+	s := a.Postgres
+	switch {
+	case s == nil || (s.DSN == "" && !s.Embedded):
+		return errors.New("postgres is missing: postgres DSN, or postgres embedded")
+	case s.Embedded && (s.DSN != "" || s.MigrateDSN != "" || s.Pooled):
+		return errors.New("postgres: embedded contradicts dsn, migrate_dsn and pooled")
+	case !s.Embedded && s.DataDir != "":
+		return errors.New("postgres: data_dir is for embedded only")
+	}
+	d := database{embedded: s.Embedded, schema: s.Schema, pooled: s.Pooled, adoptFor: s.AdoptFor}
+	if d.schema == "" {
+		d.schema = "public"
+	}
+	if s.DSN != "" {
+		if d.dsn, err = resolve("postgres", s.DSN); err != nil {
+			return err
+		}
+	}
+	if d.migrateDSN = d.dsn; s.MigrateDSN != "" {
+		if d.migrateDSN, err = resolve("migrate_dsn", s.MigrateDSN); err != nil {
+			return err
+		}
+	}
+	if d.embedded {
+		if d.dataDir = filepath.Join(caddy.AppDataDir(), "oauth-postgres"); s.DataDir != "" {
+			if d.dataDir, err = resolve("postgres embedded", s.DataDir); err != nil {
+				return err
+			}
+		}
+		if d.dataDir, err = filepath.Abs(d.dataDir); err != nil {
+			return fmt.Errorf("postgres embedded: %w", err)
+		}
+	}
+	if d.adoptFor != "" {
+		if c := a.clients[d.adoptFor]; c == nil || !c.Confidential() {
+			return fmt.Errorf("postgres: adopt_for %q is not a client with a secret", d.adoptFor)
+		}
+	}
+	a.database = d
+	return nil
+}
+
+func (a *App) provisionSecrets() error {
+	if len(a.Secrets) == 0 {
+		return nil
+	}
+	texts, err := resolveAll("secret", a.Secrets)
+	if err != nil {
+		return err
+	}
+	old := make([][]byte, 0, len(texts))
+	for _, text := range texts[1:] {
+		old = append(old, []byte(text))
+	}
+	if a.secrets, err = issuer.NewRootSecrets([]byte(texts[0]), old...); err != nil {
+		return fmt.Errorf("secret: %w", err)
+	}
+	return nil
+}
+
+func (a *App) provisionSigningKeys() error {
+	if len(a.SigningKeys) > 0 && a.KeyRotationInterval != 0 {
+		return errors.New("key_rotation_interval contradicts signing_key: only self-made keys are rotated")
+	}
+	for i, setting := range a.SigningKeys {
+		text, err := resolve("signing_key", setting)
+		if err != nil {
+			return err
+		}
+		content, err := keyText(text)
+		if err != nil {
+			return fmt.Errorf("signing_key %d: %w", i+1, err)
+		}
+		key, err := issuer.ParseSigningKey(content)
+		if err != nil {
+			return fmt.Errorf("signing_key %d: %w", i+1, err)
+		}
+		a.keys = append(a.keys, key)
+	}
+	return nil
+}
+
+// keyText returns the key itself: text, or the file that text names.
+func keyText(text string) ([]byte, error) {
+	const longestPath = 1024
+	if len(text) > longestPath || strings.ContainsAny(text, "\n{") {
+		return []byte(text), nil
+	}
+	if info, err := os.Stat(text); err == nil && info.Mode().IsRegular() {
+		return os.ReadFile(text)
+	}
+	switch filepath.Ext(text) { // no base64 has such an end
+	case ".pem", ".key", ".json", ".jwk":
+		return nil, fmt.Errorf("the file %s is not there", text)
+	}
+	return []byte(text), nil
+}

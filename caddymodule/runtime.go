@@ -1,0 +1,148 @@
+package caddymodule
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/caddy-scope/caddy-scope/issuer"
+	"github.com/caddy-scope/caddy-scope/oauth"
+	"github.com/caddy-scope/caddy-scope/validator"
+)
+
+// runtime is what Start opened. It is complete before App.started is closed,
+// and does not change afterwards.
+type runtime struct {
+	store    issuer.Store
+	keys     *issuer.KeyRing
+	sessions validator.SessionReader
+	server   *issuer.Server
+	touch    func(sessionID string)
+	ready    func(context.Context) error
+}
+
+// Start opens the database, brings it up to date and loads the keys. The
+// listeners may be open already; requests wait.
+func (a *App) Start() error {
+	defer close(a.started)
+	ctx, stop := context.WithCancel(a.ctx)
+	a.stop = stop
+	rt, err := a.open(ctx)
+	if err != nil {
+		return err
+	}
+	a.runtime = rt
+	running.Store(a)
+	return nil
+}
+
+// Stop leaves everything as it is: requests in flight still need it. Cleanup,
+// which Caddy calls when the last one has ended, takes it down.
+func (a *App) Stop() error { return nil }
+
+// Cleanup gives back what Start, or a Start that failed halfway, opened.
+func (a *App) Cleanup() error {
+	running.CompareAndSwap(a, nil)
+	if a.stop != nil {
+		a.stop()
+	}
+	return a.release()
+}
+
+// issuerConfig is the configuration of the authorization server.
+func (a *App) issuerConfig(rt *runtime) (issuer.Config, error) {
+	config := issuer.Config{
+		Issuer:          a.issuer,
+		Catalog:         a.catalog,
+		Clients:         a,
+		Resources:       a.protectedResources,
+		Store:           rt.store,
+		Keys:            rt.keys,
+		Secrets:         a.secrets,
+		AccessTokenTTL:  time.Duration(a.AccessTokenTTL),
+		CodeTTL:         time.Duration(a.CodeTTL),
+		RefreshTokenTTL: time.Duration(a.RefreshTokenTTL),
+		RefreshIdleTTL:  time.Duration(a.RefreshIdleTTL),
+		RefreshGrace:    (*time.Duration)(a.RefreshGrace),
+		LoginTTL:        time.Duration(a.LoginTTL),
+		SessionLimit:    a.SessionLimit,
+		ClientAddress:   clientAddress,
+		Ready:           rt.ready,
+		Logger:          a.logger,
+	}
+	return config, a.configureLogins(&config)
+}
+
+// protectedResources lists the resources of all gates, each once.
+func (a *App) protectedResources() []issuer.ProtectedResource {
+	if a.survey == nil {
+		return nil
+	}
+	var resources []issuer.ProtectedResource
+	for _, s := range a.survey.gates {
+		identifier, err := a.resourceIdentifier(s.gate)
+		if err != nil { // refused by Provision
+			continue
+		}
+		var scopes oauth.ScopeSet
+		for _, rule := range s.gate.Rules {
+			scopes = scopes.Union(oauth.NewScopeSet(rule.Scopes...))
+		}
+		i := slices.IndexFunc(resources, func(r issuer.ProtectedResource) bool { return r.Identifier == identifier })
+		if i < 0 {
+			resources = append(resources, issuer.ProtectedResource{Identifier: identifier, Scopes: scopes})
+			continue
+		}
+		resources[i].Scopes = resources[i].Scopes.Union(scopes)
+	}
+	return resources
+}
+
+// clientAddress is the caller's address by the owner's trusted_proxies, which
+// Caddy has worked out; a header of the request is never read here.
+func clientAddress(r *http.Request) netip.Addr {
+	text, _ := caddyhttp.GetVar(r.Context(), caddyhttp.ClientIPVarKey).(string)
+	address, err := netip.ParseAddr(text)
+	if err != nil {
+		return netip.Addr{}
+	}
+	return address.Unmap()
+}
+
+// VerificationKey implements validator.KeySource for the gates, which are made
+// before the keys are there. Requests come here after awaitStart.
+func (a *App) VerificationKey(kid string) (*ecdsa.PublicKey, bool) {
+	if a.runtime == nil {
+		return nil, false
+	}
+	return a.runtime.keys.VerificationKey(kid)
+}
+
+// ReadSession implements validator.SessionReader for the gates.
+func (a *App) ReadSession(ctx context.Context, sessionID string) (validator.Session, error) {
+	if a.runtime == nil {
+		return validator.Session{}, errNotStarted
+	}
+	return a.runtime.sessions.ReadSession(ctx, sessionID)
+}
+
+// touchSession notes that the session was used; the store writes it in batches.
+func (a *App) touchSession(sessionID string) {
+	if a.runtime.touch != nil {
+		a.runtime.touch(sessionID)
+	}
+}
+
+var (
+	_ validator.KeySource     = (*App)(nil)
+	_ validator.SessionReader = (*App)(nil)
+	_                         = errors.New
+	_                         = fmt.Errorf
+)

@@ -1,0 +1,90 @@
+package caddymodule
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/caddy-scope/caddy-scope/issuer"
+	"github.com/caddy-scope/caddy-scope/oauth"
+)
+
+// Server answers the endpoints of the authorization server: /oauth/* and the
+// well-known documents of RFC 8414 and RFC 9728. Every other request goes on.
+type Server struct {
+	// Metadata limits it to the metadata of protected resources (RFC 9728), for a
+	// site whose gate has a resource of another origin than the issuer. Default:
+	// false.
+	Metadata bool `json:"metadata,omitempty"`
+
+	// Source is where the directive was written, such as "Caddyfile:30"; errors
+	// name it.
+	Source string `json:"source,omitempty"`
+
+	app *App
+}
+
+// CaddyModule returns the Caddy module information.
+func (Server) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{ID: "http.handlers.oauth_server", New: func() caddy.Module { return new(Server) }}
+}
+
+// parseServer reads
+//
+//	oauth_server [metadata]
+func parseServer(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
+	h.Next() // the name of the directive
+	s := &Server{Source: source(h.Dispenser)}
+	if h.NextArg() {
+		if h.Val() != "metadata" {
+			return nil, h.Errf("oauth_server: %q is not metadata", h.Val())
+		}
+		s.Metadata = true
+	}
+	if h.NextArg() || h.NextBlock(0) {
+		return nil, h.Errf("oauth_server: unexpected %q", h.Val())
+	}
+	return s, nil
+}
+
+// Provision finds the app and checks the routes.
+func (s *Server) Provision(ctx caddy.Context) error {
+	app, err := loadApp(ctx)
+	if err != nil {
+		return atSource(s.Source, "oauth_server", err)
+	}
+	s.app = app
+	_, err = app.surveyRoutes(ctx)
+	return err
+}
+
+// isResourceMetadata reports whether path is that of a document of RFC 9728.
+func isResourceMetadata(path string) bool {
+	rest, ok := strings.CutPrefix(path, oauth.WellKnownProtectedResource)
+	return ok && (rest == "" || rest[0] == '/')
+}
+
+// ServeHTTP answers what belongs to the authorization server.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+	if !issuer.Handles(r.URL.Path) || (s.Metadata && !isResourceMetadata(r.URL.Path)) {
+		return next.ServeHTTP(w, r)
+	}
+	if err := s.app.awaitStart(r.Context()); err != nil {
+		// Retry-After, and no 4xx: clients would drop their tokens.
+		w.Header().Set("Retry-After", "2")
+		w.Header().Set("Cache-Control", "no-store")
+		return caddyhttp.Error(http.StatusServiceUnavailable, fmt.Errorf("oauth_server: %w", err))
+	}
+	s.app.runtime.server.ServeHTTP(w, r)
+	return nil
+}
+
+// Interface guards
+var (
+	_ caddy.Provisioner           = (*Server)(nil)
+	_ caddyhttp.MiddlewareHandler = (*Server)(nil)
+)
