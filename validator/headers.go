@@ -3,6 +3,7 @@ package validator
 import (
 	"net/http"
 	"net/textproto"
+	"slices"
 	"strings"
 
 	"golang.org/x/net/http/httpguts"
@@ -21,8 +22,7 @@ type IdentityHeaders struct {
 // and says it instead. Safe for concurrent use.
 type HeaderPolicy struct {
 	names    IdentityHeaders
-	reserved map[string]struct{} // folded names
-	lengths  [64]bool            // lengths of reserved names: most headers stop here
+	reserved [64][]string // folded names by length: most headers stop there
 }
 
 // overrides are headers by which some upstreams serve another method or path
@@ -36,7 +36,7 @@ var overrides = []string{
 // RFC 9110 section 5.1 of at most 63 bytes, and no two may fold together;
 // the error says which is wrong.
 func NewHeaderPolicy(names IdentityHeaders) (*HeaderPolicy, error) {
-	p := &HeaderPolicy{reserved: make(map[string]struct{})}
+	p := &HeaderPolicy{}
 	for _, f := range []struct {
 		name, fallback string
 		into           *string
@@ -50,10 +50,10 @@ func NewHeaderPolicy(names IdentityHeaders) (*HeaderPolicy, error) {
 		if name == "" {
 			name = f.fallback
 		}
-		if !httpguts.ValidHeaderFieldName(name) || len(name) >= len(p.lengths) {
+		if !httpguts.ValidHeaderFieldName(name) || len(name) >= len(p.reserved) {
 			return nil, headerNameError{name, "is not a header name"}
 		}
-		if _, dup := p.reserved[fold(name)]; dup {
+		if p.isReserved(name) {
 			return nil, headerNameError{name, "is used twice, or differs from another only in case, _ and -"}
 		}
 		if fold(name) == "authorization" || fold(name) == "cookie" || fold(name) == "host" || fold(name) == "connection" {
@@ -73,32 +73,50 @@ type headerNameError struct{ name, problem string }
 func (e headerNameError) Error() string { return "identity header " + e.name + " " + e.problem }
 
 func (p *HeaderPolicy) reserve(name string) {
-	p.reserved[fold(name)] = struct{}{}
-	p.lengths[len(name)] = true
+	p.reserved[len(name)] = append(p.reserved[len(name)], fold(name))
 }
 
 // fold maps the spellings that CGI-style upstreams cannot tell apart to one:
 // case, and `_` and `.` for `-`.
 func fold(name string) string {
-	return strings.Map(func(r rune) rune {
-		switch {
-		case r == '_' || r == '.':
-			return '-'
-		case r >= 'A' && r <= 'Z':
-			return r + 'a' - 'A'
-		}
-		return r
-	}, name)
+	folded := []byte(name)
+	for i, c := range folded {
+		folded[i] = foldByte(c)
+	}
+	return string(folded)
+}
+
+func foldByte(c byte) byte {
+	switch {
+	case c == '_' || c == '.':
+		return '-'
+	case c >= 'A' && c <= 'Z':
+		return c + 'a' - 'A'
+	}
+	return c
 }
 
 // isReserved reports whether the upstream could take name for one of ours.
-// Names of other lengths, nearly all, cost one look.
 func (p *HeaderPolicy) isReserved(name string) bool {
-	if len(name) >= len(p.lengths) || !p.lengths[len(name)] {
+	if len(name) >= len(p.reserved) {
 		return false
 	}
-	_, ok := p.reserved[fold(name)]
-	return ok
+	for _, reserved := range p.reserved[len(name)] {
+		if foldsTo(name, reserved) {
+			return true
+		}
+	}
+	return false
+}
+
+// foldsTo reports whether name folds to folded, which has its length.
+func foldsTo(name, folded string) bool {
+	for i := range len(name) {
+		if foldByte(name[i]) != folded[i] {
+			return false
+		}
+	}
+	return true
 }
 
 // Strip removes every spelling of an identity header and of an override from
@@ -185,7 +203,7 @@ func StripCookies(header http.Header) {
 		var kept []string
 		for cookie := range strings.SplitSeq(fields[i], ";") {
 			name, _, _ := strings.Cut(strings.TrimSpace(cookie), "=")
-			if !isOurCookie(strings.TrimSpace(name)) {
+			if !slices.Contains(ourCookies, strings.TrimSpace(name)) {
 				kept = append(kept, strings.TrimLeft(cookie, " "))
 			}
 		}
@@ -199,15 +217,6 @@ func StripCookies(header http.Header) {
 		return
 	}
 	header["Cookie"] = fields
-}
-
-func isOurCookie(name string) bool {
-	for _, ours := range ourCookies {
-		if strings.EqualFold(name, ours) {
-			return true
-		}
-	}
-	return false
 }
 
 // SetIdentity tells the upstream who is calling: each header once.

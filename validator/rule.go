@@ -156,11 +156,11 @@ func parsePattern(path string) (pattern, error) {
 		case strings.ContainsAny(segment, "*{}"):
 			return pattern{}, fmt.Errorf("segment %q: * and {name} stand for a whole segment", segment)
 		default:
-			if problem := pathProblem("/" + segment); problem != "" {
-				return pattern{}, fmt.Errorf("segment %q can never match: %s", segment, problem)
-			}
 			if strings.Contains(segment, "%") {
 				return pattern{}, fmt.Errorf("segment %q: write it decoded, without %%", segment)
+			}
+			if problem := pathProblem("/" + segment); problem != "" {
+				return pattern{}, fmt.Errorf("segment %q can never match: %s", segment, problem)
 			}
 			p.segments = append(p.segments, segment)
 		}
