@@ -20,7 +20,10 @@ const tokenType = "at+jwt"
 
 // compactToken is a token that passed the gate. Its signature is not verified.
 type compactToken struct {
-	kid string
+	kid       string
+	signed    string // header and payload as they came: what the signature is over
+	payload   []byte // decoded
+	signature []byte // r and s, 32 bytes each
 }
 
 // errMalformed says for the log why a token did not pass the gate.
@@ -28,7 +31,7 @@ type errMalformed string
 
 func (e errMalformed) Error() string { return "malformed token: " + string(e) }
 
-// strictCompact is the gate before any JWT library. Libraries differ on
+// strictCompact is the gate before the signature is looked at. JWT libraries differ on
 // re-encoded segments, on duplicate or case-variant members, on `crit`, on
 // serialisations other than compact, and on the second half of an ECDSA
 // signature; each difference is a second spelling of a revoked token or a
@@ -57,16 +60,16 @@ func strictCompact(token string) (compactToken, error) {
 	if err != nil {
 		return compactToken{}, err
 	}
-	rawSignature, err := decodeSegment(signature)
-	if err != nil {
+	if t.signature, err = decodeSegment(signature); err != nil {
 		return compactToken{}, err
 	}
-	if err := checkSignatureForm(rawSignature); err != nil {
+	if err := checkSignatureForm(t.signature); err != nil {
 		return compactToken{}, err
 	}
-	if payload == "" {
-		return compactToken{}, errMalformed("empty payload")
+	if t.payload, err = decodeSegment(payload); err != nil {
+		return compactToken{}, err
 	}
+	t.signed = token[:len(header)+1+len(payload)]
 	return t, nil
 }
 

@@ -5,7 +5,7 @@
 //
 // A request walks through the files in this order: path.go (one reading of the
 // request target, or none), rule_table.go (which scope rule decides),
-// bearer.go (credentials), compact.go (the strict gate before any library),
+// bearer.go (credentials), compact.go (the strict gate before the signature),
 // verifier.go (signature and claims), resource.go (session, client, scope).
 // A refusal leaves through challenge.go.
 //

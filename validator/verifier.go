@@ -1,13 +1,13 @@
 package validator
 
 import (
+	"crypto/ecdsa"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math/big"
 	"time"
-
-	"github.com/lestrrat-go/jwx/v2/jwa"
-	"github.com/lestrrat-go/jwx/v2/jws"
 
 	"github.com/caddy-scope/caddy-scope/oauth"
 )
@@ -43,16 +43,25 @@ func (v *verifier) verify(token string) (claims, error) {
 	if !ok {
 		return claims{}, errors.New("unknown kid")
 	}
-	// The payload is read from what the library verified, nowhere else.
-	payload, err := jws.Verify([]byte(token), jws.WithKey(jwa.ES256, key))
-	if err != nil {
+	if !compact.verifies(key) {
 		return claims{}, errors.New("signature does not verify")
 	}
-	members, err := readObject(payload)
+	members, err := readObject(compact.payload)
 	if err != nil {
 		return claims{}, err
 	}
 	return v.readClaims(members)
+}
+
+// verifies reports whether the signature is key's over exactly the bytes that
+// came. After the gate there is one algorithm and one form left, so that a JWT
+// library has nothing to decide here, and costs half as much again as the
+// signature itself. RFC 7518 section 3.4.
+func (t *compactToken) verifies(key *ecdsa.PublicKey) bool {
+	digest := sha256.Sum256([]byte(t.signed))
+	r := new(big.Int).SetBytes(t.signature[:32])
+	s := new(big.Int).SetBytes(t.signature[32:])
+	return ecdsa.Verify(key, digest[:], r, s)
 }
 
 func (v *verifier) readClaims(members map[string]json.RawMessage) (claims, error) {
