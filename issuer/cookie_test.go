@@ -57,10 +57,26 @@ func TestBrokenLoginCookieIsSignedOut(t *testing.T) {
 	// Two cookies of one name: somebody planted the other.
 	b := scene.browser()
 	scene.consent(b)
-	b.header.Set("Cookie", "oauth_login="+b.cookie(loginCookie)+"; oauth_login="+newCookieValue())
+	good, planted := "oauth_login="+b.cookie(loginCookie), "oauth_login="+newCookieValue()
 	b.client.Jar = nil
-	if p := b.get("/oauth/authorize"); p.button("Sign in") == nil {
-		t.Errorf("ambiguous cookie: %d %s", p.status, p.text())
+	for _, both := range []string{good + "; " + planted, planted + "; " + good} {
+		b.header.Set("Cookie", both)
+		if p := b.get("/oauth/authorize"); p.button("Sign in") == nil {
+			t.Errorf("ambiguous cookie: %d %s", p.status, p.text())
+		}
+	}
+}
+
+func TestFormTokensHoldForOnePurposeRequestAndLogin(t *testing.T) {
+	t.Parallel()
+	cookie := newCookieValue()
+	token := formToken(cookie, consentPurpose, "request-1")
+	if !validFormToken(token, cookie, consentPurpose, "request-1") {
+		t.Fatal("a token does not hold for what it was made for")
+	}
+	if validFormToken(token, cookie, logoutPurpose, "request-1") || validFormToken(token, cookie, consentPurpose, "request-2") ||
+		validFormToken(token, newCookieValue(), consentPurpose, "request-1") {
+		t.Error("a token holds for something else")
 	}
 }
 

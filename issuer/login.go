@@ -4,7 +4,6 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"mime"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -258,9 +257,7 @@ func (s *Server) readPageForm(w http.ResponseWriter, r *http.Request) (url.Value
 		return nil, false
 	}
 	r.Body = http.MaxBytesReader(w, r.Body, maxPageForm)
-	mediaType, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type"))
-	err := r.ParseForm()
-	broken := err != nil || mediaType != "application/x-www-form-urlencoded"
+	broken := r.ParseForm() != nil // of another media type nothing is read
 	for _, values := range r.PostForm {
 		broken = broken || len(values) > 1
 	}
