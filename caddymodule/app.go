@@ -24,7 +24,7 @@ const (
 )
 
 func init() {
-	caddy.RegisterModule(App{})
+	caddy.RegisterModule(new(App))
 	caddy.RegisterModule(Protect{})
 	caddy.RegisterModule(Server{})
 	caddy.RegisterModule(PasswordLogin{})
@@ -67,7 +67,7 @@ type App struct {
 }
 
 // CaddyModule returns the Caddy module information.
-func (App) CaddyModule() caddy.ModuleInfo {
+func (*App) CaddyModule() caddy.ModuleInfo {
 	return caddy.ModuleInfo{ID: appName, New: func() caddy.Module { return new(App) }}
 }
 
@@ -89,13 +89,13 @@ func (a *App) Provision(ctx caddy.Context) error {
 
 func (a *App) provisionIssuer() (err error) {
 	if a.Issuer == "" {
-		return errors.New("issuer is missing: the public URL of this server, such as https://api.example.com")
+		return a.at("oauth", 0, errors.New("issuer is missing: the public URL of this server, such as https://api.example.com"))
 	}
 	if a.issuer, err = resolve("issuer", a.Issuer); err != nil {
-		return err
+		return a.at("issuer", 0, err)
 	}
 	if err := oauth.CheckIdentifier("issuer", a.issuer); err != nil {
-		return err
+		return a.at("issuer", 0, err)
 	}
 	a.issuerURL, err = oauth.ParseIdentifier(a.issuer)
 	return err
@@ -103,7 +103,7 @@ func (a *App) provisionIssuer() (err error) {
 
 func (a *App) provisionScopes() (err error) {
 	if len(a.Scopes) == 0 {
-		return errors.New(`no scope is declared: add a line such as scope jobs:read "Search jobs"`)
+		return a.at("oauth", 0, errors.New(`no scope is declared: add a line such as scope jobs:read "Search jobs"`))
 	}
 	scopes := make([]oauth.Scope, len(a.Scopes))
 	for i, s := range a.Scopes {
@@ -150,26 +150,38 @@ func (a *App) nameScope(err error) error {
 func (a *App) provisionLifetimes() error {
 	switch {
 	case a.SessionLimit < 0:
-		return fmt.Errorf("session_limit %d is below zero", a.SessionLimit)
+		return a.at("session_limit", 0, fmt.Errorf("session_limit %d is below zero", a.SessionLimit))
 	case a.SessionCheck == "live":
-		return errors.New("session_check: this version has no live check; use strict, which is also the default")
+		return a.at("session_check", 0, errors.New("session_check: this version has no live check; use strict, which is also the default"))
 	case a.SessionCheck != "" && a.SessionCheck != "strict":
-		return fmt.Errorf("session_check: %q is not strict", a.SessionCheck)
+		return a.at("session_check", 0, fmt.Errorf("session_check: %q is not strict", a.SessionCheck))
 	case a.RefreshGrace != nil && *a.RefreshGrace < 0:
-		return errors.New("refresh_grace is below zero")
+		return a.at("refresh_grace", 0, errors.New("refresh_grace is below zero"))
 	}
 	for word, d := range map[string]caddy.Duration{
 		"access_token_ttl": a.AccessTokenTTL, "code_ttl": a.CodeTTL, "refresh_token_ttl": a.RefreshTokenTTL,
 		"refresh_idle_ttl": a.RefreshIdleTTL, "login_ttl": a.LoginTTL, "key_rotation_interval": a.KeyRotationInterval,
 	} {
 		if d < 0 {
-			return fmt.Errorf("%s is below zero", word)
+			return a.at(word, 0, fmt.Errorf("%s is below zero", word))
 		}
 	}
 	if time.Duration(a.CodeTTL) > 10*time.Minute { // RFC 6749 section 4.1.2
-		return fmt.Errorf("code_ttl %s is too long: a code lives 10 minutes at most", time.Duration(a.CodeTTL))
+		return a.at("code_ttl", 0, fmt.Errorf("code_ttl %s is too long: a code lives 10 minutes at most", time.Duration(a.CodeTTL)))
 	}
 	return nil
+}
+
+// at names the place of the nth use of a word in an error.
+func (a *App) at(word string, n int, err error) error {
+	places := a.Sources[word]
+	if len(places) == 0 {
+		places, n = a.Sources["oauth"], 0
+	}
+	if n >= len(places) {
+		return err
+	}
+	return atSource(places[n], "", err)
 }
 
 // atSource names the place in the configuration that an error is about.
@@ -185,11 +197,12 @@ func atSource(source, what string, err error) error {
 	return err
 }
 
-// loadApp returns the app for a handler that needs it.
-func loadApp(ctx caddy.Context) (*App, error) {
+// loadApp returns the app for the handler at source that needs it. An error of
+// the app itself names its own place.
+func loadApp(ctx caddy.Context, source, directive string) (*App, error) {
 	app, err := ctx.AppIfConfigured(appName)
 	if errors.Is(err, caddy.ErrNotConfigured) {
-		return nil, errors.New("the global option oauth is missing: it names the issuer, the database and the scopes")
+		return nil, atSource(source, directive, errors.New("the global option oauth is missing: it names the issuer, the database and the scopes"))
 	}
 	if err != nil {
 		return nil, err

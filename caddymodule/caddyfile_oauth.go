@@ -62,8 +62,9 @@ func parseGlobalOption(d *caddyfile.Dispenser, existing any) (any, error) {
 	if d.NextArg() {
 		return nil, d.Errf("oauth: unexpected %q", d.Val())
 	}
-	var s Settings
-	err := parseBlock(d, map[string]word{
+	s := Settings{Sources: make(map[string][]string)}
+	block := source(d)
+	err := parseBlockAt(d, map[string]word{
 		"issuer":                once(text(&s.Issuer)),
 		"postgres":              once(s.parsePostgres),
 		"secret":                many(appendText(&s.Secrets)),
@@ -80,10 +81,13 @@ func parseGlobalOption(d *caddyfile.Dispenser, existing any) (any, error) {
 		"refresh_token_ttl":     once(period(&s.RefreshTokenTTL)),
 		"refresh_idle_ttl":      once(period(&s.RefreshIdleTTL)),
 		"refresh_grace":         once(periodOf(&s.RefreshGrace, 0)),
-	})
+	}, s.Sources)
 	if err != nil {
 		return nil, err
 	}
+	delete(s.Sources, "scope") // these know their own
+	delete(s.Sources, "client")
+	s.Sources["oauth"] = []string{block}
 	return httpcaddyfile.App{Name: appName, Value: caddyconfig.JSON(s, nil)}, nil
 }
 

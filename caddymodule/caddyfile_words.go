@@ -20,6 +20,11 @@ type word struct {
 // not one of words, and a second line of a word that may stand once, are
 // errors that name the line.
 func parseBlock(d *caddyfile.Dispenser, words map[string]word) error {
+	return parseBlockAt(d, words, nil)
+}
+
+// parseBlockAt is parseBlock that notes where each word stands.
+func parseBlockAt(d *caddyfile.Dispenser, words map[string]word, at map[string][]string) error {
 	seen := make(map[string]int)
 	for nesting := d.Nesting(); d.NextBlock(nesting); {
 		name := d.Val()
@@ -31,6 +36,9 @@ func parseBlock(d *caddyfile.Dispenser, words map[string]word) error {
 			return d.Errf("%s is already set, at line %d", name, line)
 		}
 		seen[name] = d.Line()
+		if at != nil {
+			at[name] = append(at[name], source(d))
+		}
 		if err := w.parse(d); err != nil {
 			return err
 		}

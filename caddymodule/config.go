@@ -74,6 +74,10 @@ type Settings struct {
 
 	// LoginTTL is how long a browser stays signed in. Default: 12h.
 	LoginTTL caddy.Duration `json:"login_ttl,omitempty"`
+
+	// Sources tells where words of the Caddyfile stand, such as "Caddyfile:4" for
+	// issuer, in the order in which a word is repeated; errors name them.
+	Sources map[string][]string `json:"sources,omitempty"`
 }
 
 // PostgresSettings names the database: a DSN, or a server that Caddy runs

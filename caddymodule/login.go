@@ -53,7 +53,7 @@ func (a *App) provisionLogins() error {
 	}
 	modules, err := a.ctx.LoadModule(&a.Settings, "LoginsRaw")
 	if err != nil {
-		return fmt.Errorf("login: %w", err)
+		return a.at("login", 0, fmt.Errorf("login: %w", err))
 	}
 	for _, module := range modules.([]any) {
 		method, ok := module.(LoginMethod)
@@ -63,7 +63,10 @@ func (a *App) provisionLogins() error {
 		a.logins = append(a.logins, method)
 	}
 	// A dry run: contradictions between methods are errors of the configuration.
-	return a.configureLogins(new(issuer.Config))
+	if err := a.configureLogins(new(issuer.Config)); err != nil {
+		return a.at("login", 0, err)
+	}
+	return nil
 }
 
 func (a *App) configureLogins(config *issuer.Config) error {

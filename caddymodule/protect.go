@@ -73,9 +73,9 @@ func (Protect) CaddyModule() caddy.ModuleInfo {
 // configuration, and compiles its rules. It opens nothing.
 func (p *Protect) Provision(ctx caddy.Context) error {
 	p.logger = ctx.Logger()
-	app, err := loadApp(ctx)
+	app, err := loadApp(ctx, p.Source, "oauth_protect")
 	if err != nil {
-		return p.at(err)
+		return err
 	}
 	p.app = app
 	if p.Errors != "" && p.Errors != "caddy" {
@@ -147,6 +147,7 @@ func (p *Protect) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	// upstream: not by a header of the client, not by a trailer, and not by a
 	// Connection header that names ours. SECURITY-CASES M1, H-01 to H-04.
 	p.headers.Strip(r)
+	stripTrailers(r, p.headers)
 
 	// 2. The owner's own traffic.
 	if p.bypass != nil {

@@ -124,6 +124,11 @@ func (a *App) client(s *ClientSettings) (*issuer.Client, error) {
 	if c.RedirectURIs, err = resolveAll("redirect_uri", s.RedirectURIs); err != nil {
 		return nil, err
 	}
+	for _, uri := range c.RedirectURIs {
+		if err := checkRedirectURI(uri); err != nil {
+			return nil, err
+		}
+	}
 	if len(c.RedirectURIs) == 0 && slices.Contains(c.Grants, "authorization_code") {
 		return nil, errors.New("redirect_uri is missing: where the client wants its codes")
 	}
@@ -194,83 +199,95 @@ type database struct {
 	adoptFor        string
 }
 
-func (a *App) provisionPostgres() (err error) {
+func (a *App) provisionPostgres() error {
+	d, err := a.resolvePostgres()
+	if err != nil {
+		return a.at("postgres", 0, err)
+	}
+	a.database = d
+	return nil
+}
+
+func (a *App) resolvePostgres() (d database, err error) {
 	s := a.Postgres
 	switch {
 	case s == nil || (s.DSN == "" && !s.Embedded):
-		return errors.New("postgres is missing: postgres DSN, or postgres embedded")
+		return d, errors.New("postgres is missing: postgres DSN, or postgres embedded")
 	case s.Embedded && (s.DSN != "" || s.MigrateDSN != "" || s.Pooled):
-		return errors.New("postgres: embedded contradicts dsn, migrate_dsn and pooled")
+		return d, errors.New("postgres: embedded contradicts dsn, migrate_dsn and pooled")
 	case !s.Embedded && s.DataDir != "":
-		return errors.New("postgres: data_dir is for embedded only")
+		return d, errors.New("postgres: data_dir is for embedded only")
 	}
-	d := database{embedded: s.Embedded, schema: s.Schema, pooled: s.Pooled, adoptFor: s.AdoptFor}
+	d = database{embedded: s.Embedded, schema: s.Schema, pooled: s.Pooled, adoptFor: s.AdoptFor}
 	if d.schema == "" {
 		d.schema = "public"
 	}
 	if s.DSN != "" {
 		if d.dsn, err = resolve("postgres", s.DSN); err != nil {
-			return err
+			return d, err
 		}
 	}
 	if d.migrateDSN = d.dsn; s.MigrateDSN != "" {
 		if d.migrateDSN, err = resolve("migrate_dsn", s.MigrateDSN); err != nil {
-			return err
+			return d, err
 		}
 	}
 	if d.embedded {
 		if d.dataDir = filepath.Join(caddy.AppDataDir(), "oauth-postgres"); s.DataDir != "" {
 			if d.dataDir, err = resolve("postgres embedded", s.DataDir); err != nil {
-				return err
+				return d, err
 			}
 		}
 		if d.dataDir, err = filepath.Abs(d.dataDir); err != nil {
-			return fmt.Errorf("postgres embedded: %w", err)
+			return d, fmt.Errorf("postgres embedded: %w", err)
 		}
 	}
 	if d.adoptFor != "" {
 		if c := a.clients[d.adoptFor]; c == nil || !c.Confidential() {
-			return fmt.Errorf("postgres: adopt_for %q is not a client with a secret", d.adoptFor)
+			return d, fmt.Errorf("postgres: adopt_for %q is not a client with a secret", d.adoptFor)
 		}
 	}
-	a.database = d
-	return nil
+	return d, nil
 }
 
 func (a *App) provisionSecrets() error {
 	if len(a.Secrets) == 0 {
 		return nil
 	}
-	texts, err := resolveAll("secret", a.Secrets)
-	if err != nil {
-		return err
+	secrets := make([][]byte, len(a.Secrets))
+	for i, setting := range a.Secrets {
+		text, err := resolve("secret", setting)
+		if err != nil {
+			return a.at("secret", i, err)
+		}
+		secrets[i] = []byte(text)
+		if _, err := issuer.NewRootSecrets(secrets[i]); err != nil { // alone, to name the line
+			return a.at("secret", i, fmt.Errorf("secret: %w", err))
+		}
 	}
-	old := make([][]byte, 0, len(texts))
-	for _, text := range texts[1:] {
-		old = append(old, []byte(text))
-	}
-	if a.secrets, err = issuer.NewRootSecrets([]byte(texts[0]), old...); err != nil {
-		return fmt.Errorf("secret: %w", err)
+	var err error
+	if a.secrets, err = issuer.NewRootSecrets(secrets[0], secrets[1:]...); err != nil {
+		return a.at("secret", 0, fmt.Errorf("secret: %w", err))
 	}
 	return nil
 }
 
 func (a *App) provisionSigningKeys() error {
 	if len(a.SigningKeys) > 0 && a.KeyRotationInterval != 0 {
-		return errors.New("key_rotation_interval contradicts signing_key: only self-made keys are rotated")
+		return a.at("key_rotation_interval", 0, errors.New("key_rotation_interval contradicts signing_key: only self-made keys are rotated"))
 	}
 	for i, setting := range a.SigningKeys {
 		text, err := resolve("signing_key", setting)
 		if err != nil {
-			return err
+			return a.at("signing_key", i, err)
 		}
 		content, err := keyText(text)
 		if err != nil {
-			return fmt.Errorf("signing_key %d: %w", i+1, err)
+			return a.at("signing_key", i, fmt.Errorf("signing_key: %w", err))
 		}
 		key, err := issuer.ParseSigningKey(content)
 		if err != nil {
-			return fmt.Errorf("signing_key %d: %w", i+1, err)
+			return a.at("signing_key", i, fmt.Errorf("signing_key: %w", err))
 		}
 		a.keys = append(a.keys, key)
 	}

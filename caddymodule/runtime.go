@@ -22,11 +22,15 @@ import (
 type runtime struct {
 	store    issuer.Store
 	keys     *issuer.KeyRing
+	verify   validator.KeySource // keys, as the gates see them
 	sessions validator.SessionReader
 	server   *issuer.Server
 	touch    func(sessionID string)
 	ready    func(context.Context) error
 }
+
+// openRuntime is App.open; tests of the gate alone put their own sessions here.
+var openRuntime = (*App).open
 
 // Start opens the database, brings it up to date and loads the keys. The
 // listeners may be open already; requests wait.
@@ -34,7 +38,7 @@ func (a *App) Start() error {
 	defer close(a.started)
 	ctx, stop := context.WithCancel(a.ctx)
 	a.stop = stop
-	rt, err := a.open(ctx)
+	rt, err := openRuntime(a, ctx)
 	if err != nil {
 		return err
 	}
@@ -122,7 +126,7 @@ func (a *App) VerificationKey(kid string) (*ecdsa.PublicKey, bool) {
 	if a.runtime == nil {
 		return nil, false
 	}
-	return a.runtime.keys.VerificationKey(kid)
+	return a.runtime.verify.VerificationKey(kid)
 }
 
 // ReadSession implements validator.SessionReader for the gates.

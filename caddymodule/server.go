@@ -53,9 +53,9 @@ func parseServer(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
 
 // Provision finds the app and checks the routes.
 func (s *Server) Provision(ctx caddy.Context) error {
-	app, err := loadApp(ctx)
+	app, err := loadApp(ctx, s.Source, "oauth_server")
 	if err != nil {
-		return atSource(s.Source, "oauth_server", err)
+		return err
 	}
 	s.app = app
 	_, err = app.surveyRoutes(ctx)
