@@ -40,7 +40,7 @@ func (s *Server) continueConsent(w http.ResponseWriter, r *http.Request, req *Au
 	switch {
 	case c.skip && !c.full:
 		s.issueCode(w, r, req, client, login.Login)
-	case req.silent():
+	case slices.Contains(req.Prompt, promptNone):
 		s.redirectError(w, r, req, &oauth.Error{Code: oauth.CodeConsentRequired, Description: "The user must approve the request."})
 	case c.full:
 		s.showLimit(w, r, req, client, login, sessions)
@@ -85,7 +85,7 @@ func (s *Server) considerConsent(req *AuthorizationRequest, client *Client, sess
 	// A loopback port or a private scheme may be held by any program of the
 	// device by now, whoever the client is: the user must look each time
 	// (RFC 8252 section 8.6). An https host is its owner's.
-	c.skip = c.known && c.target.Kind == targetSite && !req.wantsConsent()
+	c.skip = c.known && c.target.Kind == targetSite && !slices.Contains(req.Prompt, promptConsent)
 	c.full = s.cfg.SessionLimit > 0 && len(sessions) >= s.cfg.SessionLimit
 	return c
 }
@@ -208,7 +208,7 @@ func (s *Server) decideConsent(w http.ResponseWriter, r *http.Request) {
 	case !validFormToken(form.Get("csrf"), login.cookie, consentPurpose, req.ID):
 		s.errorWords(w, r, http.StatusForbidden, "foreign")
 		return
-	case login.AuthTime.Before(req.ReauthAfter):
+	case !recentEnough(login.Login, req):
 		s.continueAuthorization(w, r, req, client)
 		return
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -37,9 +38,9 @@ func (s *Server) continueAuthorization(w http.ResponseWriter, r *http.Request, r
 	switch {
 	case !found && !errors.Is(err, ErrNotFound):
 		s.unavailablePage(w, r, "find login", err)
-	case found && !login.AuthTime.Before(req.ReauthAfter):
+	case found && recentEnough(login.Login, req):
 		s.continueConsent(w, r, req, client, login)
-	case req.silent():
+	case slices.Contains(req.Prompt, promptNone):
 		s.redirectError(w, r, req, &oauth.Error{Code: oauth.CodeLoginRequired, Description: "The user is not signed in."})
 	case !s.cfg.Password:
 		s.errorWords(w, r, http.StatusForbidden, "nologin")
@@ -50,6 +51,21 @@ func (s *Server) continueAuthorization(w http.ResponseWriter, r *http.Request, r
 		}
 		s.showSignIn(w, r, http.StatusOK, req, client, page)
 	}
+}
+
+// Values of the prompt parameter. OpenID Connect Core section 3.1.2.1.
+const (
+	promptNone    = "none"
+	promptLogin   = "login"
+	promptConsent = "consent"
+)
+
+// recentEnough reports whether the login meets prompt and max_age of the
+// request. prompt=login is met by signing in for this very request, which takes
+// the word out of it (startLogin): told by times, a login made a moment before
+// could pass where the clocks of node and database differ. SECURITY-CASES A-17.
+func recentEnough(login Login, req *AuthorizationRequest) bool {
+	return !slices.Contains(req.Prompt, promptLogin) && !login.AuthTime.Before(req.ReauthAfter)
 }
 
 // currentLogin returns the live login of the browser. ErrNotFound: none, also
@@ -155,10 +171,11 @@ func (s *Server) startLogin(w http.ResponseWriter, r *http.Request, req *Authori
 	if err != nil {
 		return fmt.Errorf("create login: %w", err)
 	}
+	req.Prompt = slices.DeleteFunc(req.Prompt, func(value string) bool { return value == promptLogin })
 	if !req.ReauthAfter.IsZero() {
-		// prompt=login and max_age are met by this login and later ones. The
-		// time is the database's; compared with the node's clock, a database
-		// that is behind would ask for the password for ever.
+		// max_age is met by this login and later ones. The time is the
+		// database's; held against the node's clock, a database that is behind
+		// would ask for the password for ever.
 		req.ReauthAfter = login.AuthTime
 	}
 	sealed, err := s.sealRequest(req)

@@ -256,24 +256,54 @@ func TestSignInIgnoresReturnAddresses(t *testing.T) {
 	}
 }
 
-// prompt=login is met by signing in for this request, once, also when the
-// database's clock is behind the node's.
-func TestPromptLoginReallySignsInOnce(t *testing.T) {
+// prompt=login and max_age are met by signing in for this request, once,
+// whatever the clock of the database says.
+func TestReauthenticationReallyHappensOnce(t *testing.T) {
 	t.Parallel()
-	for name, skew := range map[string]time.Duration{"clocks agree": 0, "database behind": -10 * time.Minute} {
-		scene := newPageScene(t)
-		scene.store.skew = skew
-		b := scene.browser()
-		scene.consent(b)
-		scene.ask.Prompt = pagePrompt("login")
-		p := b.get("/oauth/authorize")
-		if p.heading() != "Sign in again" || attribute(p.field("Email"), "value") != sceneEmail {
-			t.Fatalf("%s: a fresh login passed for signing in again: %s", name, p.text())
-		}
-		if p = b.follow(p.submit("Sign in", "password", scenePassword)); p.button("Allow") == nil {
-			t.Errorf("%s: after signing in: %s", name, p.text())
-		}
-		p.submit("Allow").wantCode()
+	aMoment := time.Duration(0)
+	for name, c := range map[string]struct {
+		skew   time.Duration
+		prompt []string
+		maxAge *time.Duration
+	}{
+		"prompt=login":                        {prompt: []string{"login"}},
+		"prompt=login, database behind":       {prompt: []string{"login"}, skew: -10 * time.Minute},
+		"prompt=login, database ahead":        {prompt: []string{"login"}, skew: 10 * time.Minute},
+		"prompt=login consent":                {prompt: []string{"login", "consent"}},
+		"max_age=0":                           {maxAge: &aMoment},
+		"max_age=0, database behind":          {maxAge: &aMoment, skew: -10 * time.Minute},
+		"max_age=0 and prompt=login together": {maxAge: &aMoment, prompt: []string{"login"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			scene := newPageScene(t)
+			scene.store.skew = c.skew
+			b := scene.browser()
+			scene.consent(b)
+			scene.now.advance(time.Second)
+			scene.ask.Prompt, scene.ask.MaxAge = pagePrompt(c.prompt...), c.maxAge
+			p := b.get("/oauth/authorize")
+			if p.heading() != "Sign in again" || attribute(p.field("Email"), "value") != sceneEmail {
+				t.Fatalf("a fresh login passed for signing in again: %s", p.text())
+			}
+			// Not past it by the next address, nor by a consent form.
+			action, form := p.form("Sign in")
+			if skipped := b.get(strings.Replace(action, loginPath, consentPath, 1) + "?request=" + form.Get("request")); skipped.heading() != "Sign in again" {
+				t.Errorf("consent without signing in again: %s", skipped.text())
+			}
+			req, err := scene.openRequest(form.Get("request"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			early := url.Values{"request": {form.Get("request")}, "decision": {"allow"}, "csrf": {formToken(b.cookie(loginCookie), consentPurpose, req.ID)}}
+			if got := b.post(consentPath, early); got.heading() != "Sign in again" || len(scene.store.codes) != 0 {
+				t.Errorf("allowed without signing in again: %d %s", got.status, got.text())
+			}
+			if p = b.follow(p.submit("Sign in", "password", scenePassword)); p.button("Allow") == nil {
+				t.Fatalf("after signing in: %s", p.text())
+			}
+			p.submit("Allow").wantCode()
+		})
 	}
 }
 

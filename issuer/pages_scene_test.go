@@ -126,10 +126,8 @@ func (scene *pageScene) authorize(w http.ResponseWriter, r *http.Request) {
 	rand.Read(id)
 	req.ID = hex.EncodeToString(id)
 	req.CreatedAt = scene.now.Now()
-	if slices.Contains(req.Prompt, "login") {
-		scene.now.advance(time.Second)
-		req.CreatedAt = scene.now.Now()
-		req.ReauthAfter = req.CreatedAt
+	if req.MaxAge != nil {
+		req.ReauthAfter = req.CreatedAt.Add(-*req.MaxAge)
 	}
 	req.BrowserDigest = scene.browserDigest(w, r)
 	scene.continueAuthorization(w, r, &req, scene.clients[req.ClientID])

@@ -13,7 +13,6 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
-	"slices"
 	"strings"
 	"time"
 
@@ -42,9 +41,6 @@ type AuthorizationRequest struct {
 	BrowserDigest   Digest
 	ReauthAfter     time.Time
 }
-
-func (req *AuthorizationRequest) silent() bool       { return slices.Contains(req.Prompt, "none") }
-func (req *AuthorizationRequest) wantsConsent() bool { return slices.Contains(req.Prompt, "consent") }
 
 var tmpAEAD = func() cipher.AEAD {
 	key := make([]byte, 32)
@@ -111,6 +107,6 @@ func (s *Server) origin(r *http.Request) Origin {
 	ap, _ := netip.ParseAddrPort(r.RemoteAddr)
 	return Origin{Address: ap.Addr(), RequestID: s.requestID(r)}
 }
-func (s *Server) requestID(r *http.Request) string                         { return "5f0c1f7e2b" }
-func (s *Server) logPageError(r *http.Request, err error)                  {}
+func (s *Server) requestID(r *http.Request) string                        { return "5f0c1f7e2b" }
+func (s *Server) logPageError(r *http.Request, err error)                 {}
 func (s *Server) audit(r *http.Request, what string, fields ...zap.Field) {}
