@@ -1,0 +1,173 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"go.uber.org/zap"
+)
+
+// Config opens a DB.
+type Config struct {
+	// DSN of the database; several hosts may be named. Required.
+	DSN string
+	// Schema; empty: public.
+	Schema string
+	// Pooled: DSN leads through a transaction pooler. No named statements then.
+	Pooled bool
+	// MaxConns bounds the connections, and with them what a hung server can
+	// keep busy. Zero: 10.
+	MaxConns int
+	// Timeout of every call. Zero: 2 seconds.
+	Timeout time.Duration
+	// ConnectWait bounds the wait for the server in Open. Zero: 15 seconds.
+	ConnectWait time.Duration
+	// Logger; nil: none.
+	Logger *zap.Logger
+}
+
+// DB is a pool of connections to one schema. It is safe for concurrent use and
+// recovers by itself when the server comes back.
+type DB struct {
+	pool    *pgxpool.Pool
+	schema  string // quoted
+	hosts   string
+	timeout time.Duration
+	logger  *zap.Logger
+	breaker breaker
+	// writing leaves some connections to the reads: writes can all hang in
+	// COMMIT while a synchronous standby is away.
+	writing chan struct{}
+	queries sync.Map // query text -> text with the schema in it
+}
+
+// Open connects. The error of a server that cannot be reached in ConnectWait
+// names the hosts, never the password.
+func Open(ctx context.Context, cfg Config) (*DB, error) {
+	schema, err := quoteSchema(cfg.Schema)
+	if err != nil {
+		return nil, fmt.Errorf("open postgres: %w", err)
+	}
+	if cfg.MaxConns == 0 {
+		cfg.MaxConns = 10
+	}
+	if cfg.Timeout == 0 {
+		cfg.Timeout = 2 * time.Second
+	}
+	if cfg.ConnectWait == 0 {
+		cfg.ConnectWait = 15 * time.Second
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = zap.NewNop()
+	}
+	pc, err := pgxpool.ParseConfig(cfg.DSN)
+	if err != nil {
+		return nil, errors.New("open postgres: the DSN cannot be parsed") // the cause may quote it
+	}
+	configure(pc, cfg)
+	db := &DB{schema: schema, hosts: hostsOf(&pc.ConnConfig.Config), timeout: cfg.Timeout, logger: cfg.Logger,
+		writing: make(chan struct{}, max(1, cfg.MaxConns-max(1, cfg.MaxConns/5)))}
+	if db.pool, err = pgxpool.NewWithConfig(ctx, pc); err != nil {
+		return nil, fmt.Errorf("open postgres at %s: %w", db.hosts, err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, cfg.ConnectWait)
+	defer cancel()
+	for {
+		err := db.Ready(ctx)
+		if err == nil {
+			return db, nil
+		}
+		select {
+		case <-ctx.Done():
+			db.pool.Close()
+			return nil, fmt.Errorf("open postgres at %s: not reachable within %s: %w", db.hosts, cfg.ConnectWait, err)
+		case <-time.After(200 * time.Millisecond):
+		}
+	}
+}
+
+func configure(pc *pgxpool.Config, cfg Config) {
+	pc.MaxConns = int32(cfg.MaxConns)
+	pc.PingTimeout = time.Second
+	pc.MaxConnIdleTime = 5 * time.Minute
+	cc := pc.ConnConfig
+	if cc.ConnectTimeout == 0 || cc.ConnectTimeout > 2*time.Second {
+		cc.ConnectTimeout = 2 * time.Second
+	}
+	if cc.ValidateConnect == nil {
+		// A gateway that found a standby would fail at its first write.
+		cc.ValidateConnect = pgconn.ValidateConnectTargetSessionAttrsReadWrite
+	}
+	dialer := &net.Dialer{Timeout: 2 * time.Second, KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 5 * time.Second, Interval: 2 * time.Second, Count: 3}}
+	cc.DialFunc = dialer.DialContext
+	if cfg.Pooled {
+		cc.DefaultQueryExecMode = pgx.QueryExecModeCacheDescribe // unnamed statements only
+	}
+	cc.OnPgError = func(_ *pgconn.PgConn, err *pgconn.PgError) bool { return !brokenBy(err) }
+	cc.OnNotice = func(conn *pgconn.PgConn, notice *pgconn.Notice) {
+		if unreplicated(notice) {
+			conn.CustomData()[unreplicatedKey] = true
+		}
+	}
+}
+
+// brokenBy reports whether the connection is of no more use: the server shuts
+// down, or became a standby, on which an open connection would fail for ever.
+func brokenBy(err *pgconn.PgError) bool {
+	return strings.EqualFold(err.Severity, "FATAL") || strings.HasPrefix(err.Code, "08") ||
+		slices.Contains([]string{"25006", "57P01", "57P02", "57P03"}, err.Code)
+}
+
+const unreplicatedKey = "unreplicated"
+
+// unreplicated recognises "canceling wait for synchronous replication" in any
+// language: the commit is on this server only, and gone if it fails now.
+func unreplicated(n *pgconn.Notice) bool {
+	return n.Routine == "SyncRepWaitForLSN" || n.File == "syncrep.c" || strings.Contains(n.Message, "synchronous replication")
+}
+
+// Ready reports why the database cannot serve writes now; nil: it can.
+func (db *DB) Ready(ctx context.Context) error {
+	return db.read(ctx, "ping", func(ctx context.Context, conn *pgxpool.Conn) error {
+		var readOnly string
+		if err := conn.QueryRow(ctx, `SELECT current_setting('transaction_read_only')`).Scan(&readOnly); err != nil {
+			return err
+		}
+		if readOnly == "on" {
+			return errors.New("the server is read-only")
+		}
+		return nil
+	})
+}
+
+// Close ends all connections, without waiting for those that hang.
+func (db *DB) Close() {
+	done := make(chan struct{})
+	go func() {
+		db.pool.Close()
+		close(done)
+	}()
+	select {
+	case <-done:
+	case <-time.After(2 * db.timeout):
+	}
+}
+
+// sql puts the schema into a query; {s} stands for it.
+func (db *DB) sql(query string) string {
+	if text, ok := db.queries.Load(query); ok {
+		return text.(string)
+	}
+	text := strings.ReplaceAll(query, "{s}", db.schema)
+	db.queries.Store(query, text)
+	return text
+}

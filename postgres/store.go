@@ -1,0 +1,77 @@
+package postgres
+
+import (
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/caddy-scope/caddy-scope/issuer"
+	"github.com/caddy-scope/caddy-scope/oauth"
+)
+
+// Store keeps the authorization server's state. Each method is a protocol step
+// and one transaction; see issuer.Store.
+type Store struct{ db *DB }
+
+var (
+	_ issuer.Store    = (*Store)(nil)
+	_ issuer.KeyStore = (*Store)(nil)
+)
+
+// NewStore returns the store of db, whose schema must be migrated.
+func NewStore(db *DB) *Store { return &Store{db: db} }
+
+// live is the condition of a session that may act. clock_timestamp(), not
+// now(): a statement may have waited for the row's lock.
+const live = `revoked_at IS NULL AND expires_at > clock_timestamp() AND (idle_expires_at IS NULL OR idle_expires_at > clock_timestamp())`
+
+// sessionColumns in the order of scanSession.
+const sessionColumns = `id::text, user_id, client_id, coalesce(resource, ''), coalesce(redirect_uri, ''), scopes, granted_scopes, rt_counter,
+	auth_time, created_at, last_active, expires_at, extract(epoch FROM expires_at - clock_timestamp())::float8`
+
+func scanSession(row pgx.Row, more ...any) (s issuer.Session, err error) {
+	var scopes, granted []string
+	var remaining float64
+	err = row.Scan(append([]any{&s.ID, &s.UserID, &s.ClientID, &s.Resource, &s.RedirectURI, &scopes, &granted, &s.Counter,
+		&s.AuthTime, &s.CreatedAt, &s.LastActive, &s.ExpiresAt, &remaining}, more...)...)
+	s.Scopes, s.GrantedScopes = oauth.NewScopeSet(scopes...), oauth.NewScopeSet(granted...)
+	s.Remaining = time.Duration(remaining * float64(time.Second))
+	return s, err
+}
+
+// address and requestID are NULL where the origin does not know them.
+func address(o issuer.Origin) *string {
+	if !o.Address.IsValid() {
+		return nil
+	}
+	text := o.Address.String()
+	return &text
+}
+
+func requestID(o issuer.Origin) *string { return orNull(o.RequestID) }
+
+func orNull(text string) *string {
+	if text == "" {
+		return nil
+	}
+	return &text
+}
+
+// parseID reads a canonical uuid; anything else cannot be in the database, and
+// is not sent there.
+func parseID(text string) (uuid.UUID, bool) {
+	if len(text) != 36 {
+		return uuid.Nil, false
+	}
+	id, err := uuid.Parse(text)
+	return id, err == nil
+}
+
+// scopeArray is never NULL.
+func scopeArray(s oauth.ScopeSet) []string {
+	if s == nil {
+		return []string{}
+	}
+	return s
+}

@@ -1,0 +1,86 @@
+package postgres
+
+import (
+	"context"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/caddy-scope/caddy-scope/issuer"
+)
+
+const (
+	userColumns = `id, email, password_hash, disabled_at IS NOT NULL, created_at`
+	// byEmail uses the unique index: only ASCII folds.
+	byEmail = `lower(email COLLATE "C") = lower($1::text COLLATE "C")`
+)
+
+func scanUser(row pgx.Row) (u issuer.User, err error) {
+	err = row.Scan(&u.ID, &u.Email, &u.PasswordHash, &u.Disabled, &u.CreatedAt)
+	return u, err
+}
+
+// FindUserByEmail is described at issuer.UserStore.
+func (s *Store) FindUserByEmail(ctx context.Context, email string) (u issuer.User, err error) {
+	err = s.db.read(ctx, "find user", func(ctx context.Context, conn *pgxpool.Conn) error {
+		u, err = scanUser(conn.QueryRow(ctx, s.db.sql(`SELECT `+userColumns+` FROM {s}.gpt_users WHERE `+byEmail), email))
+		return err
+	})
+	return u, err
+}
+
+// CreateUser is described at issuer.UserStore.
+func (s *Store) CreateUser(ctx context.Context, email, passwordHash string, origin issuer.Origin) (u issuer.User, err error) {
+	err = s.db.write(ctx, "create user", func(ctx context.Context, conn *pgxpool.Conn) error {
+		u, err = scanUser(conn.QueryRow(ctx, s.db.sql(`
+			WITH made AS (INSERT INTO {s}.gpt_users (email, password_hash) VALUES ($1, $2) RETURNING *),
+			event AS (INSERT INTO {s}.gpt_oauth_events (event_type, user_id, ip_address, request_id) SELECT 'gpt.oauth.user_created', id, $3::text, $4::text FROM made)
+			SELECT `+userColumns+` FROM made`), email, passwordHash, address(origin), requestID(origin)))
+		if hasCode(err, "23505") {
+			return issuer.ErrExists
+		}
+		return err
+	})
+	return u, err
+}
+
+// SetPassword is described at issuer.UserStore.
+func (s *Store) SetPassword(ctx context.Context, email, passwordHash string, origin issuer.Origin) error {
+	return s.changeUser(ctx, "set password", `password_hash = $4`, "gpt.oauth.password_changed",
+		`ended AS (DELETE FROM {s}.gpt_logins l USING changed WHERE l.user_id = changed.id),`, email, origin, passwordHash)
+}
+
+// DisableUser is described at issuer.UserStore. A trigger ends logins and
+// sessions, as it does when disabled_at is set by hand.
+func (s *Store) DisableUser(ctx context.Context, email string, origin issuer.Origin) error {
+	return s.changeUser(ctx, "disable user", `disabled_at = coalesce(disabled_at, clock_timestamp())`, "gpt.oauth.user_disabled", "", email, origin)
+}
+
+// EnableUser is described at issuer.UserStore.
+func (s *Store) EnableUser(ctx context.Context, email string, origin issuer.Origin) error {
+	return s.changeUser(ctx, "enable user", `disabled_at = NULL`, "gpt.oauth.user_enabled", "", email, origin)
+}
+
+func (s *Store) changeUser(ctx context.Context, step, set, event, also, email string, origin issuer.Origin, more ...any) error {
+	return s.db.write(ctx, step, func(ctx context.Context, conn *pgxpool.Conn) error {
+		var id string
+		return conn.QueryRow(ctx, s.db.sql(`
+			WITH changed AS (UPDATE {s}.gpt_users SET `+set+`, updated_at = clock_timestamp() WHERE `+byEmail+` RETURNING id), `+also+`
+			event AS (INSERT INTO {s}.gpt_oauth_events (event_type, user_id, ip_address, request_id) SELECT '`+event+`', id, $2::text, $3::text FROM changed)
+			SELECT id FROM changed`), append([]any{email, address(origin), requestID(origin)}, more...)...).Scan(&id)
+	})
+}
+
+// ListUsers is described at issuer.UserStore.
+func (s *Store) ListUsers(ctx context.Context, after string, limit int) (users []issuer.User, err error) {
+	err = s.db.read(ctx, "list users", func(ctx context.Context, conn *pgxpool.Conn) error {
+		rows, err := conn.Query(ctx, s.db.sql(`SELECT `+userColumns+` FROM {s}.gpt_users
+			WHERE lower(email COLLATE "C") > lower($1::text COLLATE "C") ORDER BY lower(email COLLATE "C") LIMIT $2`), after, limit)
+		if err != nil {
+			return err
+		}
+		users, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (issuer.User, error) { return scanUser(row) })
+		return err
+	})
+	return users, err
+}
