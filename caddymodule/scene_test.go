@@ -236,6 +236,7 @@ func (s *gateScene) rawBytes(request string, n int) []answer {
 		}
 		body, _ := io.ReadAll(resp.Body)
 		resp.Body.Close()
+		_ = conn.SetDeadline(time.Now().Add(200 * time.Millisecond)) // for more answers
 		answers = append(answers, answer{resp.StatusCode, resp.Header, string(body)})
 	}
 	return answers
