@@ -19,8 +19,8 @@ const (
 	loginFailureWindow    = 5 * time.Minute
 	accountFailureLimit   = 5
 	addressFailureLimit   = 30
-	throttledAccountLimit = 16384 // keys kept, a few MiB at most
-	throttledAddressLimit = 16384
+	throttledAccountLimit = 16384 // keys kept; with the next line at most some 12 MiB
+	throttledAddressLimit = 8192
 )
 
 // passwordLogin is the state of `login password` on this node.

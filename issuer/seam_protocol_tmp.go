@@ -107,6 +107,22 @@ func (s *Server) origin(r *http.Request) Origin {
 	ap, _ := netip.ParseAddrPort(r.RemoteAddr)
 	return Origin{Address: ap.Addr(), RequestID: s.requestID(r)}
 }
-func (s *Server) requestID(r *http.Request) string                        { return "5f0c1f7e2b" }
-func (s *Server) logPageError(r *http.Request, err error)                 {}
-func (s *Server) audit(r *http.Request, what string, fields ...zap.Field) {}
+func (s *Server) requestID(r *http.Request) string { return "5f0c1f7e2b" }
+
+// logPageError logs why a page could not be shown: the reader gets fixed text.
+func (s *Server) logPageError(r *http.Request, err error) {
+	s.log(r).Error("page", zap.Error(err))
+}
+
+// audit leaves one line for a decision.
+func (s *Server) audit(r *http.Request, what string, fields ...zap.Field) {
+	s.log(r).Info(what, fields...)
+}
+
+func (s *Server) log(r *http.Request) *zap.Logger {
+	logger := s.cfg.Logger
+	if logger == nil {
+		logger = zap.NewNop()
+	}
+	return logger.With(zap.String("request_id", s.requestID(r)), zap.Stringer("address", s.origin(r).Address))
+}
