@@ -1,7 +1,17 @@
 GO ?= go
 FUZZTIME ?= 20s
 
-.PHONY: build test lint fuzz deps
+.PHONY: help run login build test lint fuzz bench deps
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+
+run: deps-postgres build ## the try-out: Postgres, sample APIs, gateway, demo user
+	@$(GO) build -o bin/tryout ./examples/tryout
+	@exec bin/tryout
+
+login: ## sign in at the try-out with a browser and get a token
+	@$(GO) run ./examples/login -gateway "$${GATEWAY_ADDRESS:-http://localhost:8080}"
 
 build: ## the complete Caddy, at bin/caddy
 	$(GO) build -o bin/caddy ./cmd/caddy
@@ -18,5 +28,13 @@ lint:
 fuzz: ## every fuzz target for longer: make fuzz FUZZTIME=10m
 	scripts/fuzz $(FUZZTIME)
 
+bench: build ## the benchmark tables
+	$(GO) run ./bench
+
 deps: ## what the tests need; installs it on Debian as root
 	scripts/deps
+
+# Without a server and without root, caddy-scope downloads one itself.
+.PHONY: deps-postgres
+deps-postgres:
+	@test -n "$$DATABASE_URL" || test "$$(id -u)" != 0 || scripts/deps postgresql
