@@ -31,7 +31,7 @@ const rotateSQL = `
 		WHERE id = $1 AND client_id = $2 AND ` + live + `
 			AND ($3::bigint >= rt_counter
 				OR ($3::bigint = rt_counter - 1 AND rotated_at <= clock_timestamp() AND clock_timestamp() < rotated_at + make_interval(secs => $4::float8)))
-		RETURNING *, rt_rotation = pg_current_xact_id() AS moved),
+		RETURNING *, coalesce(rt_rotation = pg_current_xact_id(), false) AS moved),
 	event AS (
 		INSERT INTO {s}.gpt_oauth_events (event_type, user_id, client_id, session_id, ip_address, request_id, metadata)
 		SELECT 'gpt.oauth.counter_ahead', user_id, client_id, id, $7::text, $8::text, jsonb_build_object('row', rt_previous, 'presented', $3::bigint)
