@@ -64,6 +64,8 @@ type App struct {
 	started chan struct{}
 	runtime *runtime
 	stop    context.CancelFunc
+	// releases gives back what Start took, in reverse order.
+	releases []func() error
 }
 
 // CaddyModule returns the Caddy module information.
@@ -216,12 +218,21 @@ func (a *App) clientAllowed(clientID string) bool {
 	return ok
 }
 
-// Client implements issuer.ClientSource with the clients of the configuration.
-func (a *App) Client(_ context.Context, clientID string) (*issuer.Client, error) {
-	if c, ok := a.clients[clientID]; ok {
-		return c, nil
+// Client implements issuer.ClientSource: the clients of the configuration, less
+// those that were disabled in the database.
+func (a *App) Client(ctx context.Context, clientID string) (*issuer.Client, error) {
+	client, ok := a.clients[clientID]
+	if !ok {
+		return nil, issuer.ErrNotFound
 	}
-	return nil, issuer.ErrNotFound
+	enabled, err := a.runtime.db.ClientEnabled(ctx, clientID)
+	if err != nil {
+		return nil, fmt.Errorf("find client: %w", err)
+	}
+	if !enabled {
+		return nil, issuer.ErrNotFound
+	}
+	return client, nil
 }
 
 // maxStartWait bounds how long a request waits for Start. Apps start in any

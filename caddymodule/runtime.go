@@ -3,8 +3,6 @@ package caddymodule
 import (
 	"context"
 	"crypto/ecdsa"
-	"errors"
-	"fmt"
 	"net/http"
 	"net/netip"
 	"slices"
@@ -14,12 +12,14 @@ import (
 
 	"github.com/caddy-scope/caddy-scope/issuer"
 	"github.com/caddy-scope/caddy-scope/oauth"
+	"github.com/caddy-scope/caddy-scope/postgres"
 	"github.com/caddy-scope/caddy-scope/validator"
 )
 
 // runtime is what Start opened. It is complete before App.started is closed,
 // and does not change afterwards.
 type runtime struct {
+	db       *postgres.Store
 	store    issuer.Store
 	keys     *issuer.KeyRing
 	verify   validator.KeySource // keys, as the gates see them
@@ -147,6 +147,4 @@ func (a *App) touchSession(sessionID string) {
 var (
 	_ validator.KeySource     = (*App)(nil)
 	_ validator.SessionReader = (*App)(nil)
-	_                         = errors.New
-	_                         = fmt.Errorf
 )

@@ -40,7 +40,7 @@ const (
 // upstream, and sessions that the test holds in its hand. Caddy runs one
 // configuration per process, so these tests do not run in parallel.
 type gateScene struct {
-	t        *testing.T
+	t        testing.TB
 	address  string
 	upstream *recorder
 	key      *ecdsa.PrivateKey
@@ -81,13 +81,13 @@ func (k heldKeys) VerificationKey(kid string) (*ecdsa.PublicKey, bool) {
 
 // newGateScene runs Caddy with the site, in which UPSTREAM stands for the
 // address of the recorder.
-func newGateScene(t *testing.T, site string) *gateScene {
+func newGateScene(t testing.TB, site string) *gateScene {
 	t.Helper()
 	return newGateSceneWith(t, "", site)
 }
 
 // newGateSceneWith also puts lines into the global options.
-func newGateSceneWith(t *testing.T, global, site string) *gateScene {
+func newGateSceneWith(t testing.TB, global, site string) *gateScene {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -263,7 +263,7 @@ type received struct {
 	body        string
 }
 
-func newRecorder(t *testing.T) *recorder {
+func newRecorder(t testing.TB) *recorder {
 	r := new(recorder)
 	server := httptest.NewServer(r)
 	t.Cleanup(server.Close)
@@ -312,7 +312,7 @@ func (r *recorder) one(t *testing.T) received {
 	return got[0]
 }
 
-func freeAddress(t *testing.T) string {
+func freeAddress(t testing.TB) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

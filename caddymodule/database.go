@@ -1,0 +1,242 @@
+package caddymodule
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"sync"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"go.uber.org/zap"
+
+	"github.com/caddy-scope/caddy-scope/issuer"
+	"github.com/caddy-scope/caddy-scope/postgres"
+)
+
+// The embedded server and the pool outlive a reload: the new configuration
+// finds what the old one opened, whatever else has changed. Their keys hold
+// nothing but what they are.
+var (
+	embeddedServers = caddy.NewUsagePool() // by data directory
+	pools           = caddy.NewUsagePool() // by poolKey
+)
+
+type poolKey struct {
+	dsn, schema string
+	pooled      bool
+}
+
+type pooledServer struct{ *postgres.Embedded }
+
+// Destruct implements caddy.Destructor.
+func (s pooledServer) Destruct() error {
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	return s.Stop(ctx)
+}
+
+// pooledDB is the pool with what runs beside it, once for all configurations.
+type pooledDB struct {
+	db       *postgres.DB
+	store    *postgres.Store
+	sessions *postgres.SessionReader
+	upkeep   *postgres.Upkeep
+	stop     context.CancelFunc
+	ended    sync.WaitGroup
+}
+
+// Destruct implements caddy.Destructor.
+func (d *pooledDB) Destruct() error {
+	d.stop()
+	d.ended.Wait() // writes what is pending
+	d.db.Close()
+	return nil
+}
+
+// open connects and loads everything that requests need. What it took from the
+// pools is given back by release.
+func (a *App) open(ctx context.Context) (*runtime, error) {
+	db, err := a.openDatabase(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := a.openSecrets(ctx); err != nil {
+		return nil, err
+	}
+	if err := db.store.CheckRootSecret(ctx, a.secrets.Fingerprints()); err != nil {
+		return nil, err
+	}
+	rows := make([]postgres.ClientRow, 0, len(a.clients))
+	for _, client := range a.clients {
+		rows = append(rows, postgres.ClientRow{ID: client.ID, Name: client.Name})
+	}
+	if err := db.store.EnsureClients(ctx, rows); err != nil {
+		return nil, err
+	}
+	keys, err := a.openKeys(ctx, db.store)
+	if err != nil {
+		return nil, err
+	}
+	rt := &runtime{
+		db: db.store, store: db.store, keys: keys, verify: keys,
+		sessions: db.sessions, touch: db.upkeep.Touch, ready: db.db.Ready,
+	}
+	config, err := a.issuerConfig(rt)
+	if err != nil {
+		return nil, err
+	}
+	rt.server, err = issuer.New(config)
+	return rt, err
+}
+
+// openDatabase starts the embedded server if it is ours to start, brings the
+// schema up to date and opens the pool.
+func (a *App) openDatabase(ctx context.Context) (*pooledDB, error) {
+	d := a.database
+	if d.embedded {
+		server, _, err := embeddedServers.LoadOrNew(d.dataDir, func() (caddy.Destructor, error) {
+			s, err := postgres.StartEmbedded(ctx, postgres.EmbeddedConfig{DataDir: d.dataDir, Logger: a.logger.Named("postgres")})
+			return pooledServer{s}, err
+		})
+		if err != nil {
+			return nil, err
+		}
+		a.onRelease(func() error { _, err := embeddedServers.Delete(d.dataDir); return err })
+		d.dsn = server.(pooledServer).DSN()
+		d.migrateDSN = d.dsn
+	}
+	if err := postgres.Migrate(ctx, a.migration(d)); err != nil {
+		return nil, err
+	}
+	key := poolKey{d.dsn, d.schema, d.pooled}
+	opened, _, err := pools.LoadOrNew(key, func() (caddy.Destructor, error) { return openPool(ctx, key, a.logger) })
+	if err != nil {
+		return nil, err
+	}
+	a.onRelease(func() error { _, err := pools.Delete(key); return err })
+	return opened.(*pooledDB), nil
+}
+
+func (a *App) migration(d database) postgres.MigrateConfig {
+	return postgres.MigrateConfig{
+		DSN: d.migrateDSN, Schema: d.schema, Pooled: d.pooled, AdoptFor: d.adoptFor, Logger: a.logger.Named("migrations"),
+	}
+}
+
+// openPool opens the pool and starts its upkeep, which lives as long as the
+// pool does and not as the configuration that opened it.
+func openPool(ctx context.Context, key poolKey, logger *zap.Logger) (caddy.Destructor, error) {
+	db, err := postgres.Open(ctx, postgres.Config{DSN: key.dsn, Schema: key.schema, Pooled: key.pooled, Logger: logger.Named("postgres")})
+	if err != nil {
+		return nil, err
+	}
+	d := &pooledDB{db: db, store: postgres.NewStore(db), sessions: postgres.NewSessionReader(db), upkeep: postgres.NewUpkeep(db)}
+	var running context.Context
+	running, d.stop = context.WithCancel(context.WithoutCancel(ctx))
+	d.ended.Add(1)
+	go func() {
+		defer d.ended.Done()
+		d.upkeep.Run(running)
+	}()
+	return d, nil
+}
+
+// rootSecretKey is where a self-made root secret is kept in Caddy's storage.
+const rootSecretKey = "oauth/root_secret"
+
+// openSecrets makes sure that there is a root secret: the configured ones, or
+// one that is made once, under a lock, and kept in Caddy's storage.
+func (a *App) openSecrets(ctx context.Context) error {
+	if a.secrets != nil {
+		return nil
+	}
+	storage := a.ctx.Storage()
+	if err := storage.Lock(ctx, rootSecretKey); err != nil {
+		return fmt.Errorf("lock the root secret in Caddy's storage: %w", err)
+	}
+	defer func() {
+		if err := storage.Unlock(context.WithoutCancel(ctx), rootSecretKey); err != nil {
+			a.logger.Warn("unlock the root secret in Caddy's storage", zap.Error(err))
+		}
+	}()
+	text, err := storage.Load(ctx, rootSecretKey)
+	if errors.Is(err, fs.ErrNotExist) {
+		text = []byte(hex.EncodeToString(issuer.NewRootSecret()))
+		if err := storage.Store(ctx, rootSecretKey, text); err != nil {
+			return fmt.Errorf("keep the root secret in Caddy's storage: %w", err)
+		}
+		a.logger.Info("made a root secret and keep it in Caddy's storage; for several nodes, set one with the word secret", zap.String("storage_key", rootSecretKey))
+	} else if err != nil {
+		return fmt.Errorf("read the root secret from Caddy's storage: %w", err)
+	}
+	if a.secrets, err = issuer.NewRootSecrets(text); err != nil {
+		return fmt.Errorf("the root secret in Caddy's storage: %w", err)
+	}
+	return nil
+}
+
+// keyPolicy times the self-made signing keys.
+func (a *App) keyPolicy() issuer.KeyPolicy {
+	const (
+		rotateEvery = 90 * 24 * time.Hour
+		publishFor  = time.Hour // longer than anyone keeps the JWKS
+		skew        = time.Minute
+	)
+	policy := issuer.KeyPolicy{RotateEvery: time.Duration(a.KeyRotationInterval), PublishFor: publishFor, RetireFor: time.Duration(a.AccessTokenTTL)}
+	if policy.RotateEvery == 0 {
+		policy.RotateEvery = rotateEvery
+	}
+	if policy.RetireFor == 0 {
+		policy.RetireFor = 15 * time.Minute
+	}
+	for _, client := range a.clients {
+		if client.AccessTokenTTL != nil {
+			policy.RetireFor = max(policy.RetireFor, *client.AccessTokenTTL)
+		}
+	}
+	policy.RetireFor += skew
+	return policy
+}
+
+// openKeys loads the signing keys; self-made ones are then followed as they
+// are rotated, by this node or another.
+func (a *App) openKeys(ctx context.Context, store issuer.KeyStore) (*issuer.KeyRing, error) {
+	if len(a.keys) > 0 {
+		return issuer.NewStaticKeyRing(a.keys)
+	}
+	ring, err := issuer.OpenKeyRing(ctx, store, a.secrets, a.keyPolicy())
+	if err != nil {
+		return nil, err
+	}
+	const refreshEvery = 30 * time.Second
+	go func() {
+		ticker := time.NewTicker(refreshEvery)
+		defer ticker.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-ticker.C:
+				if err := ring.Refresh(ctx); err != nil && ctx.Err() == nil {
+					a.logger.Warn("refresh the signing keys", zap.Error(err))
+				}
+			}
+		}
+	}()
+	return ring, nil
+}
+
+// onRelease notes what to give back; the last taken is given back first.
+func (a *App) onRelease(f func() error) { a.releases = append(a.releases, f) }
+
+func (a *App) release() error {
+	var errs []error
+	for i := len(a.releases) - 1; i >= 0; i-- {
+		errs = append(errs, a.releases[i]())
+	}
+	a.releases = nil
+	return errors.Join(errs...)
+}
