@@ -1,0 +1,295 @@
+package postgres_test
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/url"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/caddy-scope/caddy-scope/issuer"
+	"github.com/caddy-scope/caddy-scope/postgres"
+	"github.com/caddy-scope/caddy-scope/postgres/postgrestest"
+	"github.com/caddy-scope/caddy-scope/validator"
+)
+
+// syncScene has a server of its own that waits for a standby which never comes.
+func syncScene(t *testing.T) (*scene, issuer.Session) {
+	t.Helper()
+	ctx := context.Background()
+	e, err := postgres.StartEmbedded(ctx, postgres.EmbeddedConfig{DataDir: dataDir(t), Settings: fast})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = e.Stop(ctx) })
+	if err := postgres.Migrate(ctx, postgres.MigrateConfig{DSN: e.DSN()}); err != nil {
+		t.Fatal(err)
+	}
+	s := &scene{T: t, ctx: ctx, dsn: e.DSN()}
+	s.db, err = postgres.Open(ctx, postgres.Config{DSN: e.DSN(), MaxConns: 5, Timeout: 500 * time.Millisecond})
+	s.must(err)
+	t.Cleanup(s.db.Close)
+	s.store = postgres.NewStore(s.db)
+	s.sql = connect(t, e.DSN())
+	s.must(s.store.EnsureClients(ctx, []postgres.ClientRow{{ID: "app"}}))
+	s.user, err = s.store.CreateUser(ctx, "a@b.c", "h", issuer.Origin{})
+	s.must(err)
+	s.login, err = s.store.CreateLogin(ctx, digest(), s.user.ID, time.Hour, issuer.Origin{})
+	s.must(err)
+	session := s.session("jobs:read")
+	s.exec(`ALTER SYSTEM SET synchronous_standby_names = 'nobody'`)
+	s.exec(`SELECT pg_reload_conf()`)
+	time.Sleep(200 * time.Millisecond)
+	return s, session
+}
+
+const hung = `SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'`
+
+// M4.1, M4.2, R-04: statement_timeout does not bound COMMIT; our deadline does,
+// and retries leave no more backends behind than the pool has connections.
+func TestHungCommitsAreAnsweredAndBounded(t *testing.T) {
+	t.Parallel()
+	s, session := syncScene(t)
+	reader := postgres.NewSessionReader(s.db)
+	var slow, wrong atomic.Int64
+	parallel(60, func(int) {
+		start := time.Now()
+		if _, err := s.rotate(session.ID, 0, time.Minute); err == nil {
+			wrong.Add(1)
+		}
+		if time.Since(start) > 2*time.Second {
+			slow.Add(1)
+		}
+	})
+	if wrong.Load() > 0 || slow.Load() > 0 {
+		t.Fatalf("%d successes without the standby, %d late answers", wrong.Load(), slow.Load())
+	}
+	if n := s.count(hung); n > 5+2 {
+		t.Fatalf("%d backends wait for the standby", n)
+	}
+	if _, err := reader.ReadSession(s.ctx, session.ID); err != nil {
+		t.Fatalf("reads do not go on: %v", err)
+	}
+	s.exec(`ALTER SYSTEM RESET synchronous_standby_names`)
+	s.exec(`SELECT pg_reload_conf()`)
+	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(100 * time.Millisecond) {
+		r, err := s.rotate(session.ID, 0, time.Minute)
+		if err == nil && r.Session.Counter == 1 { // nothing was lost: the same successor
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("no recovery: %v", err)
+		}
+	}
+}
+
+// T-33, M4.3: a cancelled wait commits on this server only; that is no success.
+func TestCommitThatTheStandbyDidNotConfirmIsAnError(t *testing.T) {
+	t.Parallel()
+	s, session := syncScene(t)
+	db, err := postgres.Open(s.ctx, postgres.Config{DSN: s.dsn, Timeout: 10 * time.Second})
+	s.must(err)
+	defer db.Close()
+	result := make(chan error, 1)
+	go func() {
+		result <- postgres.NewStore(db).RevokeSession(s.ctx, session.ID, "app", "test", issuer.Origin{})
+	}()
+	for s.count(hung) == 0 {
+		time.Sleep(10 * time.Millisecond)
+	}
+	s.exec(`SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'`)
+	if err := <-result; err == nil || !strings.Contains(err.Error(), "not confirmed") {
+		t.Fatalf("got %v", err)
+	}
+}
+
+// wire is a TCP proxy to a server's socket that can fall silent or cut.
+type wire struct {
+	net.Listener
+	silent atomic.Bool
+	mu     sync.Mutex
+	conns  []net.Conn
+}
+
+func newWire(t *testing.T, dsn string) (*wire, string) {
+	t.Helper()
+	u, err := url.Parse(dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	query := u.Query()
+	socket := query.Get("host") + "/.s.PGSQL." + query.Get("port")
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &wire{Listener: l}
+	t.Cleanup(func() { l.Close(); w.cut() })
+	go func() {
+		for {
+			client, err := l.Accept()
+			if err != nil {
+				return
+			}
+			server, err := net.Dial("unix", socket)
+			if err != nil {
+				client.Close()
+				continue
+			}
+			w.mu.Lock()
+			w.conns = append(w.conns, client, server)
+			w.mu.Unlock()
+			for _, pair := range [][2]net.Conn{{client, server}, {server, client}} {
+				go func() {
+					buf := make([]byte, 32<<10)
+					for {
+						n, err := pair[0].Read(buf)
+						if err != nil {
+							pair[1].Close()
+							return
+						}
+						if !w.silent.Load() {
+							_, _ = pair[1].Write(buf[:n])
+						}
+					}
+				}()
+			}
+		}
+	}()
+	host, port, _ := net.SplitHostPort(l.Addr().String())
+	query.Set("host", host)
+	query.Set("port", port)
+	u.RawQuery = query.Encode()
+	return w, u.String()
+}
+
+func (w *wire) cut() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, c := range w.conns {
+		c.Close()
+	}
+	w.conns = nil
+}
+
+// R-06, R-13, T-32: a server that falls silent costs the deadline, not the
+// answer; a wrong one is never given; recovery needs nobody.
+func TestSilentServerIsAnUnknownOutcomeAndRecovers(t *testing.T) {
+	t.Parallel()
+	s := newScene(t)
+	w, dsn := newWire(t, s.dsn)
+	db, err := postgres.Open(s.ctx, postgres.Config{DSN: dsn, Timeout: 300 * time.Millisecond})
+	s.must(err)
+	defer db.Close()
+	store, reader := postgres.NewStore(db), postgres.NewSessionReader(db)
+	session := s.session("jobs:read")
+	if _, err := reader.ReadSession(s.ctx, session.ID); err != nil {
+		t.Fatal(err)
+	}
+	w.silent.Store(true)
+	start := time.Now()
+	if _, err := reader.ReadSession(s.ctx, session.ID); err == nil || errors.Is(err, validator.ErrSessionEnded) {
+		t.Errorf("read: %v", err)
+	}
+	if _, err := store.FindSession(s.ctx, session.ID, "app"); err == nil || errors.Is(err, issuer.ErrNotFound) {
+		t.Errorf("find: %v", err)
+	}
+	if err := store.RevokeSession(s.ctx, session.ID, "app", "x", issuer.Origin{}); err == nil || errors.Is(err, issuer.ErrNotFound) {
+		t.Errorf("V-03: revoke: %v", err)
+	}
+	if took := time.Since(start); took > 2*time.Second {
+		t.Errorf("three answers took %s", took)
+	}
+	w.cut()
+	w.silent.Store(false)
+	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+		if _, err := reader.ReadSession(s.ctx, session.ID); err == nil {
+			break
+		} else if time.Now().After(deadline) {
+			t.Fatal(err)
+		}
+	}
+}
+
+// R-03: connections the server closed are replaced without a failed read.
+func TestReadsSurviveTerminatedConnections(t *testing.T) {
+	t.Parallel()
+	s := newScene(t)
+	session := s.session("jobs:read")
+	for range 3 {
+		s.exec(`SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()`)
+		if _, err := s.store.FindSession(s.ctx, session.ID, "app"); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestUnreachableServerIsNamedWithoutItsPassword(t *testing.T) {
+	t.Parallel()
+	_, err := postgres.Open(context.Background(), postgres.Config{DSN: "postgres://u:hunter2@127.0.0.1:1/db", ConnectWait: 300 * time.Millisecond})
+	if err == nil || !strings.Contains(err.Error(), "127.0.0.1:1") || strings.Contains(err.Error(), "hunter2") {
+		t.Fatalf("got %v", err)
+	}
+	_, err = postgres.Open(context.Background(), postgres.Config{DSN: "postgres://u:hunter2@127.0.0.1:port/db"})
+	if err == nil || strings.Contains(err.Error(), "hunter2") {
+		t.Fatalf("got %v", err)
+	}
+}
+
+// A caller who hangs up takes nobody along.
+func TestCancelledReadDoesNotCancelTheOthers(t *testing.T) {
+	t.Parallel()
+	s := newScene(t)
+	session := s.session("jobs:read")
+	reader := postgres.NewSessionReader(s.db)
+	parallel(300, func(i int) {
+		ctx, cancel := context.WithCancel(s.ctx)
+		defer cancel()
+		if i%3 == 0 {
+			go cancel()
+		}
+		_, err := reader.ReadSession(ctx, session.ID)
+		if err != nil && (i%3 != 0 || !errors.Is(err, context.Canceled)) {
+			t.Error(err)
+		}
+	})
+	if _, err := reader.ReadSession(s.ctx, session.ID); err != nil {
+		t.Fatal("the queue is stuck:", err)
+	}
+}
+
+func BenchmarkReadSession(b *testing.B) {
+	dsn := postgrestest.Migrated(b)
+	ctx := context.Background()
+	db, err := postgres.Open(ctx, postgres.Config{DSN: dsn})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer db.Close()
+	conn, err := pgx.Connect(ctx, dsn)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer conn.Close(ctx)
+	var id string
+	if err := conn.QueryRow(ctx, `WITH c AS (INSERT INTO gpt_clients (client_id) VALUES ('app') RETURNING client_id)
+		INSERT INTO gpt_sessions (user_id, client_id, scopes, expires_at) SELECT 'u', 'app', '{jobs:read}', now() + interval '1 day' FROM c RETURNING id::text`).Scan(&id); err != nil {
+		b.Fatal(err)
+	}
+	reader := postgres.NewSessionReader(db)
+	b.ReportAllocs()
+	b.SetParallelism(32)
+	b.RunParallel(func(pb *testing.PB) {
+		for pb.Next() {
+			if _, err := reader.ReadSession(ctx, id); err != nil {
+				b.Error(err)
+			}
+		}
+	})
+}
