@@ -1,0 +1,146 @@
+// Package docs holds the documentation to the code.
+package docs
+
+import (
+	"flag"
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+)
+
+var update = flag.Bool("update", false, "fill the tests of conformance.md from the ids in the tests")
+
+var (
+	// row is | id | requirement | section | tests |
+	row = regexp.MustCompile(`(?m)^\| ([A-Z]\S*(?: [0-9.]+)?) \| (.*) \| (.*) \| (.*) \|$`)
+	// named is a test as conformance.md writes it: `package.TestName`.
+	named = regexp.MustCompile("`([a-z0-9/]+)\\.((?:Test|Fuzz)\\w+)`")
+	// identifiers are the ids of requirements in comments and case names.
+	identifiers = regexp.MustCompile(`\b(?:[A-Z]-\d{2}|M[1-4](?:\.\d)?|PROTOCOL \d(?:\.\d+)+)\b`)
+	// spans are ids such as "J-01 to J-06".
+	spans = regexp.MustCompile(`\b([A-Z])-(\d{2})(?:\s*(?:to|…|\.\.\.?|–|-)\s*)(?:[A-Z]-)?(\d{2})\b`)
+)
+
+// A row of conformance.md names tests that exist.
+func TestConformanceNamesTestsThatExist(t *testing.T) {
+	t.Parallel()
+	tests := testsByID(t)
+	if *update {
+		fill(t, tests)
+	}
+	text, err := os.ReadFile("conformance.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows := row.FindAllStringSubmatch(string(text), -1)
+	if len(rows) < 50 {
+		t.Fatalf("conformance.md has %d rows; the table is not read right", len(rows))
+	}
+	for _, r := range rows {
+		for _, name := range named.FindAllStringSubmatch(r[4], -1) {
+			if !slices.Contains(tests[""], name[1]+"."+name[2]) {
+				t.Errorf("%s names %s.%s, which does not exist", r[1], name[1], name[2])
+			}
+		}
+	}
+}
+
+// fill rewrites the last column of every row.
+func fill(t *testing.T, tests map[string][]string) {
+	t.Helper()
+	text, err := os.ReadFile("conformance.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	filled := row.ReplaceAllStringFunc(string(text), func(line string) string {
+		r := row.FindStringSubmatch(line)
+		names := tests[r[1]]
+		if len(names) == 0 {
+			return fmt.Sprintf("| %s | %s | %s | - |", r[1], r[2], r[3])
+		}
+		return fmt.Sprintf("| %s | %s | %s | `%s` |", r[1], r[2], r[3], strings.Join(names, "` `"))
+	})
+	if err := os.WriteFile("conformance.md", []byte(filled), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// testsByID finds the tests of the module by the ids that their comments and
+// case names hold; under "" are all of them.
+func testsByID(t *testing.T) map[string][]string {
+	t.Helper()
+	found := make(map[string][]string)
+	err := filepath.WalkDir("..", func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if d.IsDir() && path != ".." && strings.HasPrefix(d.Name(), ".") {
+			return filepath.SkipDir
+		}
+		if !strings.HasSuffix(path, "_test.go") {
+			return nil
+		}
+		return readTests(path, found)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for id := range found {
+		slices.Sort(found[id])
+		found[id] = slices.Compact(found[id])
+	}
+	return found
+}
+
+func readTests(path string, found map[string][]string) error {
+	source, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	files := token.NewFileSet()
+	file, err := parser.ParseFile(files, path, source, parser.ParseComments)
+	if err != nil {
+		return err
+	}
+	folder, err := filepath.Rel("..", filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	for _, declaration := range file.Decls {
+		f, ok := declaration.(*ast.FuncDecl)
+		if !ok || f.Recv != nil || !(strings.HasPrefix(f.Name.Name, "Test") || strings.HasPrefix(f.Name.Name, "Fuzz")) {
+			continue
+		}
+		name := filepath.ToSlash(folder) + "." + f.Name.Name
+		text := string(source[files.Position(f.Pos()).Offset:files.Position(f.End()).Offset])
+		if f.Doc != nil {
+			text = f.Doc.Text() + text
+		}
+		found[""] = append(found[""], name)
+		for _, id := range idsIn(text) {
+			found[id] = append(found[id], name)
+		}
+	}
+	return nil
+}
+
+func idsIn(text string) []string {
+	ids := identifiers.FindAllString(text, -1)
+	for _, span := range spans.FindAllStringSubmatch(text, -1) {
+		var from, to int
+		_, _ = fmt.Sscan(strings.TrimLeft(span[2], "0"), &from)
+		_, _ = fmt.Sscan(strings.TrimLeft(span[3], "0"), &to)
+		for n := from; n <= to; n++ {
+			ids = append(ids, fmt.Sprintf("%s-%02d", span[1], n))
+		}
+	}
+	return ids
+}
