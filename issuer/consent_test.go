@@ -309,6 +309,8 @@ func TestConsentOfAClientThatIsGone(t *testing.T) {
 	t.Parallel()
 	scene := newPageScene(t)
 	p := scene.consent(scene.browser())
+	scene.clients["copilot"].RedirectURIs = []string{"https://client.example/new"}
+	p.submit("Allow").wantPage(http.StatusBadRequest, "This app is no longer registered")
 	delete(scene.clients, "copilot")
 	p.submit("Allow").wantPage(http.StatusBadRequest, "This app is no longer registered")
 }

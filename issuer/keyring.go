@@ -2,30 +2,203 @@ package issuer
 
 import (
 	"context"
+	"crypto"
 	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"sync/atomic"
+
+	"github.com/lestrrat-go/jwx/v2/jwa"
+	"github.com/lestrrat-go/jwx/v2/jwk"
 )
 
-// KeyRing holds the signing keys of one node.
-type KeyRing struct{}
+// KeyRing holds the signing keys of one node. Readers take no lock.
+type KeyRing struct {
+	keys atomic.Pointer[ringKeys]
 
-// VerificationKey returns the public key with this kid, unless it is gone.
-// It satisfies validator.KeySource.
-func (k *KeyRing) VerificationKey(kid string) (*ecdsa.PublicKey, bool) { return nil, false }
+	// Of a ring kept in the store; nil on a static one.
+	store   KeyStore
+	secrets *RootSecrets
+	policy  KeyPolicy
+}
+
+// ringKeys is one immutable state of the ring.
+type ringKeys struct {
+	signer *ecdsa.PrivateKey
+	kid    string
+	verify map[string]*ecdsa.PublicKey
+	jwks   []byte // the JWKS document
+}
 
 // NewStaticKeyRing is a ring of configured keys: the first signs, the others
 // verify only.
-func NewStaticKeyRing(keys []*ecdsa.PrivateKey) (*KeyRing, error) { return &KeyRing{}, nil }
+func NewStaticKeyRing(keys []*ecdsa.PrivateKey) (*KeyRing, error) {
+	if len(keys) == 0 {
+		return nil, errors.New("key ring: no signing key")
+	}
+	state := &ringKeys{signer: keys[0], verify: make(map[string]*ecdsa.PublicKey)}
+	var public []jwk.Key
+	for i, key := range keys {
+		pub, err := publicJWK(&key.PublicKey)
+		if err != nil {
+			return nil, fmt.Errorf("key ring: %w", err)
+		}
+		if i == 0 {
+			state.kid = pub.KeyID()
+		}
+		if _, dup := state.verify[pub.KeyID()]; dup {
+			return nil, fmt.Errorf("key ring: signing key %d is given twice", i+1)
+		}
+		state.verify[pub.KeyID()] = &key.PublicKey
+		public = append(public, pub)
+	}
+	ring := &KeyRing{}
+	return ring, ring.become(state, public)
+}
 
 // OpenKeyRing is a ring of keys made, sealed and rotated in the store. It
-// returns once the keys are loaded.
+// returns once the keys are loaded. A key sealed under a root secret that is
+// not given is an error, never a reason to make another key.
 func OpenKeyRing(ctx context.Context, store KeyStore, secrets *RootSecrets, policy KeyPolicy) (*KeyRing, error) {
-	return &KeyRing{}, nil
+	ring := &KeyRing{store: store, secrets: secrets, policy: policy}
+	return ring, ring.Refresh(ctx)
 }
 
 // Refresh runs one maintenance step: keys move to their due phase and the ring
 // follows. The owner calls it on a ticker (a few times per KeyPolicy.PublishFor).
-func (k *KeyRing) Refresh(ctx context.Context) error { return nil }
+func (k *KeyRing) Refresh(ctx context.Context) error {
+	if k.store == nil {
+		return nil
+	}
+	sealed, err := k.store.MaintainSigningKeys(ctx, k.policy, k.newKey)
+	if err != nil {
+		return fmt.Errorf("maintain signing keys: %w", err)
+	}
+	return k.load(ctx, sealed)
+}
 
-// ParseSigningKey reads a P-256 private key from base64 of a PEM (PKCS#8 or
-// SEC1), a PEM, a JWK, or base64 of a JWK. The error says what was found.
-func ParseSigningKey(text []byte) (*ecdsa.PrivateKey, error) { return nil, nil }
+// Rotate publishes a new key ahead of schedule; with now it signs at once and
+// the one that signed until now is gone.
+func (k *KeyRing) Rotate(ctx context.Context, now bool) error {
+	if k.store == nil {
+		return errors.New("the signing keys stand in the configuration; change them there")
+	}
+	sealed, err := k.store.RotateSigningKey(ctx, k.policy, now, k.newKey)
+	if err != nil {
+		return fmt.Errorf("rotate signing key: %w", err)
+	}
+	return k.load(ctx, sealed)
+}
+
+func (k *KeyRing) load(ctx context.Context, sealed []SealedKey) error {
+	state := &ringKeys{verify: make(map[string]*ecdsa.PublicKey)}
+	var public []jwk.Key
+	for _, s := range sealed {
+		if s.Phase == KeyGone {
+			continue
+		}
+		key, err := k.unseal(ctx, s)
+		if err != nil {
+			return fmt.Errorf("signing key %s: %w", s.KID, err)
+		}
+		pub, err := publicJWK(&key.PublicKey)
+		if err != nil {
+			return err
+		}
+		state.verify[s.KID] = &key.PublicKey
+		public = append(public, pub)
+		if s.Phase == KeyActive {
+			state.signer, state.kid = key, s.KID
+		}
+	}
+	if state.signer == nil {
+		return errors.New("key ring: no key is active")
+	}
+	return k.become(state, public)
+}
+
+func (k *KeyRing) become(state *ringKeys, public []jwk.Key) error {
+	doc, err := json.Marshal(map[string][]jwk.Key{"keys": public})
+	if err != nil {
+		return fmt.Errorf("key ring: %w", err)
+	}
+	state.jwks = doc
+	k.keys.Store(state)
+	return nil
+}
+
+// newKey makes a key and seals it under its kid.
+func (k *KeyRing) newKey() (SealedKey, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return SealedKey{}, fmt.Errorf("make signing key: %w", err)
+	}
+	pub, err := publicJWK(&key.PublicKey)
+	if err != nil {
+		return SealedKey{}, err
+	}
+	private, err := key.Bytes()
+	if err != nil {
+		return SealedKey{}, fmt.Errorf("make signing key: %w", err)
+	}
+	public, err := json.Marshal(pub)
+	if err != nil {
+		return SealedKey{}, fmt.Errorf("make signing key: %w", err)
+	}
+	return SealedKey{KID: pub.KeyID(), Public: public, Sealed: k.secrets.seal(signingKeyAEAD, private, []byte(pub.KeyID()))}, nil
+}
+
+// unseal opens a stored key, and seals it anew when the root secret changed.
+func (k *KeyRing) unseal(ctx context.Context, s SealedKey) (*ecdsa.PrivateKey, error) {
+	private, current, err := k.secrets.open(signingKeyAEAD, s.Sealed, []byte(s.KID))
+	if err != nil {
+		return nil, fmt.Errorf("unseal: %w", err)
+	}
+	key, err := ecdsa.ParseRawPrivateKey(elliptic.P256(), private)
+	if err != nil {
+		return nil, fmt.Errorf("unseal: %w", err)
+	}
+	if !current {
+		if err := k.store.ResealSigningKey(ctx, s.KID, k.secrets.seal(signingKeyAEAD, private, []byte(s.KID))); err != nil {
+			return nil, fmt.Errorf("reseal: %w", err)
+		}
+	}
+	return key, nil
+}
+
+// VerificationKey returns the public key with this kid, unless it is gone.
+// It satisfies validator.KeySource.
+func (k *KeyRing) VerificationKey(kid string) (*ecdsa.PublicKey, bool) {
+	key, ok := k.keys.Load().verify[kid]
+	return key, ok
+}
+
+// KeyIDs returns the kid that signs and all that verify.
+func (k *KeyRing) KeyIDs() (signs string, verify []string) {
+	state := k.keys.Load()
+	for kid := range state.verify {
+		verify = append(verify, kid)
+	}
+	return state.kid, verify
+}
+
+// publicJWK is the JWK of a public key; its kid is the RFC 7638 thumbprint.
+func publicJWK(key *ecdsa.PublicKey) (jwk.Key, error) {
+	pub, err := jwk.FromRaw(key)
+	if err != nil {
+		return nil, fmt.Errorf("public key: %w", err)
+	}
+	thumbprint, err := pub.Thumbprint(crypto.SHA256)
+	if err != nil {
+		return nil, fmt.Errorf("public key: %w", err)
+	}
+	return pub, errors.Join(
+		pub.Set(jwk.KeyIDKey, base64.RawURLEncoding.EncodeToString(thumbprint)),
+		pub.Set(jwk.AlgorithmKey, jwa.ES256),
+		pub.Set(jwk.KeyUsageKey, jwk.ForSignature),
+	)
+}

@@ -1,25 +1,148 @@
 package issuer
 
 import (
+	"errors"
 	"net/http"
+	"strings"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/caddy-scope/caddy-scope/oauth"
 )
 
 // Server is the authorization server.
 type Server struct {
-	cfg      Config
-	password *passwordLogin
+	cfg            Config
+	mux            *http.ServeMux
+	password       *passwordLogin
+	clientFailures *throttle // of client authentication
 }
+
+// Ten wrong secrets of one client from one network in five minutes, then 429.
+const (
+	clientFailureLimit  = 10
+	clientFailureWindow = 5 * time.Minute
+	clientFailureKeys   = 10_000
+)
 
 // New checks the configuration, fills its defaults and returns the server.
 func New(cfg Config) (*Server, error) {
-	return &Server{cfg: cfg, password: newPasswordLogin(cfg.Now)}, nil
+	switch {
+	case cfg.Catalog == nil:
+		return nil, errors.New("issuer: Catalog is missing")
+	case cfg.Clients == nil:
+		return nil, errors.New("issuer: Clients is missing")
+	case cfg.Resources == nil:
+		return nil, errors.New("issuer: Resources is missing")
+	case cfg.Store == nil:
+		return nil, errors.New("issuer: Store is missing")
+	case cfg.Keys == nil:
+		return nil, errors.New("issuer: Keys is missing")
+	case cfg.Secrets == nil:
+		return nil, errors.New("issuer: Secrets is missing")
+	}
+	if err := oauth.CheckIdentifier("issuer", cfg.Issuer); err != nil {
+		return nil, err
+	}
+	setDefaults(&cfg)
+	s := &Server{
+		cfg:            cfg,
+		password:       newPasswordLogin(cfg.Now),
+		clientFailures: newThrottle(clientFailureLimit, clientFailureWindow, clientFailureKeys, cfg.Now),
+	}
+	s.mux = s.routes()
+	return s, nil
+}
+
+func setDefaults(cfg *Config) {
+	setDefault(&cfg.AccessTokenTTL, 15*time.Minute)
+	setDefault(&cfg.CodeTTL, 5*time.Minute)
+	setDefault(&cfg.RefreshTokenTTL, 30*24*time.Hour)
+	setDefault(&cfg.LoginTTL, 12*time.Hour)
+	if cfg.RefreshGrace == nil {
+		grace := time.Minute
+		cfg.RefreshGrace = &grace
+	}
+	if cfg.ClientAddress == nil {
+		cfg.ClientAddress = peerAddress
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = zap.NewNop()
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+}
+
+func setDefault(d *time.Duration, value time.Duration) {
+	if *d == 0 {
+		*d = value
+	}
+}
+
+// routes is the table of endpoints; see the package comment.
+func (s *Server) routes() *http.ServeMux {
+	mux := http.NewServeMux()
+	get, post := http.MethodGet, http.MethodPost
+	handle := func(path string, handler http.HandlerFunc, methods ...string) {
+		mux.HandleFunc(path, onlyMethods(handler, methods...))
+	}
+	handle("/oauth/authorize", s.handleAuthorize, get, post)
+	handle("/oauth/login", s.handleLogin, post)
+	handle("/oauth/consent", s.handleConsent, get, post)
+	handle("/oauth/logout", s.handleLogout, post)
+	handle("/oauth/token", withCORS(s.handleToken, post), post, http.MethodOptions)
+	handle("/oauth/revoke", withCORS(s.handleRevoke, post), post, http.MethodOptions)
+	handle("/oauth/healthz/live", s.handleLive, get)
+	handle("/oauth/healthz/ready", s.handleReady, get)
+	for path, document := range map[string]http.HandlerFunc{
+		"/oauth/jwks.json":                       s.handleJWKS,
+		oauth.WellKnownAuthorizationServer:       s.handleServerMetadata,
+		oauth.WellKnownAuthorizationServer + "/": s.handleServerMetadata,
+		oauth.WellKnownProtectedResource:         s.handleResourceMetadata,
+		oauth.WellKnownProtectedResource + "/":   s.handleResourceMetadata,
+	} {
+		handle(path, withCORS(document, get), get, http.MethodOptions)
+	}
+	return mux
+}
+
+// onlyMethods answers other methods with 405. GET includes HEAD.
+func onlyMethods(next http.HandlerFunc, methods ...string) http.HandlerFunc {
+	allowed := make(map[string]bool)
+	for _, method := range methods {
+		allowed[method] = true
+		if method == http.MethodGet {
+			allowed[http.MethodHead] = true
+		}
+	}
+	return func(w http.ResponseWriter, r *http.Request) {
+		if !allowed[r.Method] {
+			w.Header().Set("Allow", strings.Join(methods, ", "))
+			w.Header().Set("Cache-Control", "no-store")
+			w.WriteHeader(http.StatusMethodNotAllowed)
+			return
+		}
+		next(w, r)
+	}
 }
 
 // Handles reports whether path belongs to the server: /oauth/* and the
-// well-known documents. Everything else is somebody else's.
-func Handles(path string) bool { return false }
+// well-known documents of OAuth. Everything else is somebody else's. The
+// endpoints stand at the root of the issuer's origin, also for an issuer with a
+// path: metadata says where they are.
+func Handles(path string) bool {
+	return path == "/oauth" || strings.HasPrefix(path, "/oauth/") || strings.HasPrefix(path, "/.well-known/oauth-")
+}
 
-// ServeHTTP answers every path that Handles reports; others with 404.
+// ServeHTTP answers every path that Handles reports; unknown ones with 404,
+// never 5xx, which would end the discovery of some clients.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	http.NotFound(w, r)
+	// No cleaning redirects: a path is one of ours byte for byte, or it is not.
+	if _, pattern := s.mux.Handler(r); pattern == "" || strings.Contains(r.URL.Path, "//") || strings.Contains(r.URL.Path, "/.") && !strings.HasPrefix(r.URL.Path, "/.well-known/") {
+		http.NotFound(w, r)
+		return
+	}
+	s.mux.ServeHTTP(w, withRequestID(r))
 }

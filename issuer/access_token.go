@@ -1,0 +1,112 @@
+package issuer
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/big"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/lestrrat-go/jwx/v2/jwa"
+	"github.com/lestrrat-go/jwx/v2/jws"
+
+	"github.com/caddy-scope/caddy-scope/oauth"
+)
+
+// accessClaims are the claims of an access token. RFC 9068 section 2.2.
+type accessClaims struct {
+	Issuer    string `json:"iss"`
+	Audience  string `json:"aud"`
+	Subject   string `json:"sub"`
+	ClientID  string `json:"client_id"`
+	SessionID string `json:"sid"`
+	Scope     string `json:"scope,omitempty"`
+	ID        string `json:"jti"`
+	IssuedAt  int64  `json:"iat"`
+	ExpiresAt int64  `json:"exp"`
+	AuthTime  int64  `json:"auth_time,omitempty"`
+}
+
+// mintAccessToken signs an access token of the session that lives for ttl, but
+// no longer than the session.
+func (s *Server) mintAccessToken(session Session, resource string, scopes oauth.ScopeSet, ttl time.Duration) (token string, expiresIn int64, err error) {
+	now := s.cfg.Now()
+	ttl = min(ttl, session.Remaining).Truncate(time.Second)
+	if ttl <= 0 {
+		return "", 0, errors.New("the session ends within a second")
+	}
+	claims := accessClaims{
+		Issuer: s.cfg.Issuer, Audience: resource, Subject: session.UserID, ClientID: session.ClientID, SessionID: session.ID,
+		Scope: scopes.String(), ID: uuid.NewString(), IssuedAt: now.Unix(), ExpiresAt: now.Add(ttl).Unix(),
+	}
+	if !session.AuthTime.IsZero() {
+		claims.AuthTime = session.AuthTime.Unix()
+	}
+	payload, err := json.Marshal(claims)
+	if err != nil {
+		return "", 0, fmt.Errorf("access token: %w", err)
+	}
+	token, err = s.cfg.Keys.sign(payload)
+	return token, int64(ttl / time.Second), err
+}
+
+// sign makes a compact JWS of type at+jwt with the active key.
+func (k *KeyRing) sign(payload []byte) (string, error) {
+	state := k.keys.Load()
+	header := jws.NewHeaders()
+	if err := errors.Join(header.Set(jws.TypeKey, "at+jwt"), header.Set(jws.KeyIDKey, state.kid)); err != nil {
+		return "", fmt.Errorf("access token header: %w", err)
+	}
+	signed, err := jws.Sign(payload, jws.WithKey(jwa.ES256, state.signer, jws.WithProtectedHeaders(header)))
+	if err != nil {
+		return "", fmt.Errorf("sign access token: %w", err)
+	}
+	return lowS(string(signed), state.signer.Params().N)
+}
+
+// lowS makes the signature the one of (r, s) and (r, n-s) that has the lower
+// s. Both verify; a gate that knew only one of them as revoked would let the
+// other spelling pass, so ours accepts only this one.
+func lowS(token string, n *big.Int) (string, error) {
+	dot := strings.LastIndexByte(token, '.')
+	signature, err := base64.RawURLEncoding.DecodeString(token[dot+1:])
+	if err != nil || len(signature) != 64 {
+		return "", errors.New("sign access token: unexpected signature form")
+	}
+	s := new(big.Int).SetBytes(signature[32:])
+	if s.Cmp(new(big.Int).Rsh(n, 1)) <= 0 {
+		return token, nil
+	}
+	new(big.Int).Sub(n, s).FillBytes(signature[32:])
+	return token[:dot+1] + base64.RawURLEncoding.EncodeToString(signature), nil
+}
+
+// readAccessToken returns the claims of a token that this server signed,
+// whether or not it has expired: who revokes may come late. RFC 7009
+// section 2.1.
+func (s *Server) readAccessToken(token string) (accessClaims, bool) {
+	if len(token) > 8<<10 || strings.Count(token, ".") != 2 {
+		return accessClaims{}, false
+	}
+	message, err := jws.Parse([]byte(token), jws.WithCompact())
+	if err != nil || len(message.Signatures()) != 1 {
+		return accessClaims{}, false
+	}
+	header := message.Signatures()[0].ProtectedHeaders()
+	key, ok := s.cfg.Keys.VerificationKey(header.KeyID())
+	if !ok || header.Type() != "at+jwt" {
+		return accessClaims{}, false
+	}
+	payload, err := jws.Verify([]byte(token), jws.WithKey(jwa.ES256, key))
+	if err != nil {
+		return accessClaims{}, false
+	}
+	var claims accessClaims
+	if err := json.Unmarshal(payload, &claims); err != nil || claims.Issuer != s.cfg.Issuer {
+		return accessClaims{}, false
+	}
+	return claims, true
+}

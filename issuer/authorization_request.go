@@ -1,0 +1,70 @@
+package issuer
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/caddy-scope/caddy-scope/oauth"
+)
+
+// requestLifetime is how long a person may take over signing in and consent.
+const requestLifetime = 10 * time.Minute
+
+// ErrRequestExpired: the sealed authorization request is genuine, but older
+// than ten minutes.
+var ErrRequestExpired = errors.New("authorization request expired")
+
+// AuthorizationRequest is a checked authorization request. Between pages it
+// travels sealed in a hidden field: nobody can change it, it takes no row, and
+// it is bound to one browser.
+type AuthorizationRequest struct {
+	ID              string // uuid; the code is made from it
+	ClientID        string
+	RedirectURI     string
+	RedirectURISent bool // false: the client's only one was taken
+	Scopes          oauth.ScopeSet
+	Resource        string // configured identifier
+	State           string
+	StateSent       bool
+	CodeChallenge   string // S256; empty: none
+	Prompt          []string
+	MaxAge          *time.Duration
+	LoginHint       string
+	UILocales       string
+	CreatedAt       time.Time
+	BrowserDigest   Digest    // of the cookie of the browser it began in
+	ReauthAfter     time.Time // the login must be newer; zero: any
+}
+
+// sealRequest encrypts the request for the hidden field `request`.
+func (s *Server) sealRequest(req *AuthorizationRequest) (string, error) {
+	plain, err := json.Marshal(req)
+	if err != nil {
+		return "", fmt.Errorf("seal authorization request: %w", err)
+	}
+	return base64.RawURLEncoding.EncodeToString(s.cfg.Secrets.seal(requestAEAD, plain, nil)), nil
+}
+
+// openRequest decrypts what sealRequest made. ErrRequestExpired: genuine, but
+// too old; any other error: not ours.
+func (s *Server) openRequest(sealed string) (*AuthorizationRequest, error) {
+	raw, err := base64.RawURLEncoding.DecodeString(sealed)
+	if err != nil {
+		return nil, errors.New("open authorization request: not base64url")
+	}
+	plain, _, err := s.cfg.Secrets.open(requestAEAD, raw, nil)
+	if err != nil {
+		return nil, fmt.Errorf("open authorization request: %w", err)
+	}
+	var req AuthorizationRequest
+	if err := json.Unmarshal(plain, &req); err != nil {
+		return nil, fmt.Errorf("open authorization request: %w", err)
+	}
+	if s.cfg.Now().Sub(req.CreatedAt) > requestLifetime {
+		return nil, ErrRequestExpired
+	}
+	return &req, nil
+}

@@ -1,0 +1,244 @@
+package issuer
+
+import (
+	"crypto/sha256"
+	"encoding/base64"
+	"errors"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/caddy-scope/caddy-scope/oauth"
+)
+
+const codePrefix = "gpt_ac_"
+
+// handleAuthorize begins an authorization. RFC 6749 section 4.1.1.
+func (s *Server) handleAuthorize(w http.ResponseWriter, r *http.Request) {
+	values := r.URL.Query()
+	if r.Method == http.MethodPost {
+		form, ok := s.readPageForm(w, r)
+		if !ok {
+			return
+		}
+		values = form
+	}
+	// 1. Who asks, and where the answer may go. Until both are proven there is a
+	// page and no redirect: anything else is an open redirector.
+	client, req, ok := s.proveTarget(w, r, values)
+	if !ok {
+		return
+	}
+	// 2. Everything else the client may hear of.
+	if err := s.readAuthorizationRequest(req, client, values); err != nil {
+		var e *oauth.Error
+		if !errors.As(err, &e) {
+			s.unavailablePage(w, r, "authorize", err)
+			return
+		}
+		s.redirectError(w, r, req, e)
+		return
+	}
+	// 3. The person.
+	req.BrowserDigest = s.browserDigest(w, r)
+	s.continueAuthorization(w, r, req, client)
+}
+
+// proveTarget finds client and redirect URI, or answers with a page.
+func (s *Server) proveTarget(w http.ResponseWriter, r *http.Request, values url.Values) (*Client, *AuthorizationRequest, bool) {
+	fail := func(explanation string) (*Client, *AuthorizationRequest, bool) {
+		s.errorPage(w, r, http.StatusBadRequest, "This link does not work", explanation,
+			"Go back to the application you came from and try again. If it happens again, tell its makers.")
+		return nil, nil, false
+	}
+	if len(values["client_id"]) != 1 || values.Get("client_id") == "" {
+		return fail("The application did not say who it is.")
+	}
+	client, err := s.cfg.Clients.Client(r.Context(), values.Get("client_id"))
+	if errors.Is(err, ErrNotFound) {
+		return fail("The application that sent you here is not registered.")
+	}
+	if err != nil {
+		s.unavailablePage(w, r, "find client", err)
+		return nil, nil, false
+	}
+	req := &AuthorizationRequest{ID: uuid.NewString(), ClientID: client.ID, CreatedAt: s.cfg.Now()}
+	switch sent := values["redirect_uri"]; {
+	case len(sent) > 1:
+		return fail("The application named more than one address to send you back to.")
+	case len(sent) == 1 && sent[0] != "":
+		if !slices.ContainsFunc(client.RedirectURIs, func(registered string) bool { return matchRedirectURI(registered, sent[0]) }) {
+			return fail("The address that the application wants you sent back to is not registered for it.")
+		}
+		req.RedirectURI, req.RedirectURISent = sent[0], true
+	case len(client.RedirectURIs) == 1:
+		req.RedirectURI = client.RedirectURIs[0]
+	default:
+		return fail("The application did not say where to send you back to.")
+	}
+	if state := values["state"]; len(state) == 1 && state[0] != "" {
+		req.State, req.StateSent = state[0], true
+	}
+	return client, req, true
+}
+
+// readAuthorizationRequest checks the rest of the request into req. Errors
+// that are an *oauth.Error go to the client.
+func (s *Server) readAuthorizationRequest(req *AuthorizationRequest, client *Client, values url.Values) error {
+	p, resources, err := readParameters(values)
+	if err != nil {
+		return err
+	}
+	switch {
+	case p["request"] != "":
+		return &oauth.Error{Code: oauth.CodeRequestNotSupported, Description: "Request objects are not supported."}
+	case p["request_uri"] != "":
+		return &oauth.Error{Code: oauth.CodeRequestURINotSupported, Description: "Request URIs are not supported."}
+	case p["response_type"] == "":
+		return oauth.InvalidRequest("The response_type is missing.")
+	case p["response_type"] != "code":
+		return &oauth.Error{Code: oauth.CodeUnsupportedResponseType, Description: "Only response_type code is supported."}
+	case p["response_mode"] != "" && p["response_mode"] != "query":
+		return oauth.InvalidRequest("Only response_mode query is supported.")
+	case !slices.Contains(client.Grants, grantAuthorizationCode):
+		return &oauth.Error{Code: oauth.CodeUnauthorizedClient, Description: "The client may not use this grant."}
+	}
+	if err := readChallenge(req, client, p); err != nil {
+		return err
+	}
+	if err := s.readScopeAndResource(req, client, p, resources); err != nil {
+		return err
+	}
+	return s.readPrompt(req, p)
+}
+
+// readChallenge checks PKCE: S256 or nothing, and nothing only for a
+// confidential client that may. An omitted method would mean plain. RFC 7636
+// section 4.3, RFC 9700 section 2.1.1.
+func readChallenge(req *AuthorizationRequest, client *Client, p parameters) error {
+	challenge, method := p["code_challenge"], p["code_challenge_method"]
+	switch {
+	case challenge == "" && method != "":
+		return oauth.InvalidRequest("The code_challenge is missing.")
+	case challenge == "" && client.PKCEOptional && client.Confidential():
+		return nil
+	case challenge == "":
+		return oauth.InvalidRequest("PKCE is required: send a code_challenge.")
+	case method != "S256":
+		return oauth.InvalidRequest("The code_challenge_method must be S256.")
+	case len(challenge) != 43 || !isVerifier(challenge):
+		return oauth.InvalidRequest("The code_challenge is malformed.")
+	}
+	req.CodeChallenge = challenge
+	return nil
+}
+
+// isVerifier reports whether v has the form of a code_verifier: 43 to 128
+// unreserved characters. RFC 7636 section 4.1.
+func isVerifier(v string) bool {
+	if len(v) < 43 || len(v) > 128 {
+		return false
+	}
+	for i := range len(v) {
+		c := v[i]
+		if (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && strings.IndexByte("-._~", c) < 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// challengeOf is the S256 challenge of a verifier. RFC 7636 section 4.6.
+func challengeOf(verifier string) string {
+	sum := sha256.Sum256([]byte(verifier))
+	return base64.RawURLEncoding.EncodeToString(sum[:])
+}
+
+func (s *Server) readScopeAndResource(req *AuthorizationRequest, client *Client, p parameters, resources []string) error {
+	scopes, err := oauth.ParseScope(p["scope"])
+	if err != nil {
+		return err
+	}
+	// Accepted and without effect: whether a refresh token is issued is decided
+	// by the client's grants (trap 14).
+	scopes = scopes.Without(oauth.NewScopeSet("offline_access"))
+	if !s.clientScopes(client).ContainsAll(scopes) {
+		return oauth.InvalidScope("A requested scope is unknown or not for this client.")
+	}
+	if req.Resource, err = s.selectResource(client, resources, scopes); err != nil {
+		return err
+	}
+	if len(scopes) == 0 {
+		scopes = s.defaultScopes(client, req.Resource)
+	}
+	if len(scopes) == 0 {
+		return oauth.InvalidScope("There is no scope that this client may have for the resource.")
+	}
+	req.Scopes = scopes
+	return nil
+}
+
+// readPrompt reads prompt and max_age. OpenID Connect Core section 3.1.2.1.
+func (s *Server) readPrompt(req *AuthorizationRequest, p parameters) error {
+	if p["prompt"] != "" {
+		req.Prompt = strings.Fields(p["prompt"])
+	}
+	if slices.Contains(req.Prompt, promptNone) && len(req.Prompt) > 1 {
+		return oauth.InvalidRequest("The prompt none stands alone.")
+	}
+	if p["max_age"] != "" {
+		seconds, err := strconv.ParseUint(p["max_age"], 10, 31)
+		if err != nil {
+			return oauth.InvalidRequest("The max_age is not a number of seconds.")
+		}
+		age := time.Duration(seconds) * time.Second
+		req.MaxAge, req.ReauthAfter = &age, req.CreatedAt.Add(-age)
+	}
+	req.LoginHint, req.UILocales = p["login_hint"], p["ui_locales"]
+	return nil
+}
+
+// issueCode ends an authorization with a code. The code is made from the
+// request's id under a key that is not in the database: the consent form sent
+// twice gives one code and the same redirect (trap 19).
+func (s *Server) issueCode(w http.ResponseWriter, r *http.Request, req *AuthorizationRequest, client *Client, login Login) {
+	code := codePrefix + base64.RawURLEncoding.EncodeToString(mac(s.cfg.Secrets.current().code, []byte(req.ID)))
+	err := s.cfg.Store.CreateAuthorizationCode(r.Context(), AuthorizationCode{
+		Digest: sha256.Sum256([]byte(code)), RequestID: req.ID, ClientID: client.ID, UserID: login.UserID, LoginID: login.ID,
+		RedirectURI: req.RedirectURI, RedirectURISent: req.RedirectURISent, Resource: req.Resource, Scopes: req.Scopes,
+		CodeChallenge: req.CodeChallenge, AuthTime: login.AuthTime,
+	}, s.cfg.CodeTTL, s.origin(r))
+	if err != nil {
+		s.unavailablePage(w, r, "create authorization code", err)
+		return
+	}
+	s.redirect(w, req, url.Values{"code": {code}})
+}
+
+// redirectError sends an error to the client. RFC 6749 section 4.1.2.1.
+func (s *Server) redirectError(w http.ResponseWriter, r *http.Request, req *AuthorizationRequest, e *oauth.Error) {
+	s.audit(r, "authorization refused: "+e.Code)
+	s.redirect(w, req, url.Values{"error": {e.Code}, "error_description": {e.Description}})
+}
+
+// redirect sends the browser back, always with iss (RFC 9207), and with state
+// as it came. 303: the browser must not repeat a POST with a password in it.
+func (s *Server) redirect(w http.ResponseWriter, req *AuthorizationRequest, query url.Values) {
+	query.Set("iss", s.cfg.Issuer)
+	if req.StateSent {
+		query.Set("state", req.State)
+	}
+	separator := "?"
+	if strings.Contains(req.RedirectURI, "?") {
+		separator = "&"
+	}
+	h := w.Header()
+	pageHeaders(h)
+	h.Set("Location", req.RedirectURI+separator+query.Encode())
+	w.WriteHeader(http.StatusSeeOther)
+}

@@ -1,0 +1,136 @@
+package issuer
+
+import (
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/base64"
+	"errors"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+
+	"github.com/caddy-scope/caddy-scope/oauth"
+)
+
+// HashClientSecret is the digest under which a client secret is kept. Secrets
+// are random, so that a fast hash is enough.
+func HashClientSecret(secret string) Digest { return sha256.Sum256([]byte(secret)) }
+
+// clientCredentials are what a request shows of its client.
+type clientCredentials struct {
+	id, secret string
+	// alternative is the secret taken as it came, where form-decoding changed
+	// it: real clients often do not encode (trap 26).
+	alternativeID, alternative string
+	method                     string
+}
+
+const (
+	methodNone  = "none"
+	methodBasic = "client_secret_basic"
+	methodPost  = "client_secret_post"
+)
+
+var errClientAuthentication = oauth.InvalidClient("Client authentication failed.")
+
+// authenticateClient establishes the client of a request to the token or
+// revocation endpoint. Unknown, disabled, wrong secret, wrong method: one
+// answer, after the same work. RFC 6749 sections 2.3 and 3.2.1.
+func (s *Server) authenticateClient(r *http.Request, p parameters) (*Client, error) {
+	c, err := readCredentials(r, p)
+	if err != nil {
+		return nil, err
+	}
+	// Guessing is throttled by client and address, so that nobody locks a client
+	// out for others.
+	throttleKey := c.id + " " + networkOf(s.origin(r).Address).String()
+	if ok, retryAfter := s.clientFailures.Allow(throttleKey); !ok {
+		return nil, &throttledError{retryAfter: retryAfter}
+	}
+	client, err := s.cfg.Clients.Client(r.Context(), c.id)
+	if errors.Is(err, ErrNotFound) && c.alternativeID != c.id {
+		client, err = s.cfg.Clients.Client(r.Context(), c.alternativeID)
+	}
+	if err != nil && !errors.Is(err, ErrNotFound) {
+		return nil, err
+	}
+	if !credentialsMatch(client, c) {
+		s.clientFailures.Fail(throttleKey)
+		return nil, errClientAuthentication
+	}
+	return client, nil
+}
+
+// credentialsMatch compares in constant time, also with a client that is not
+// there.
+func credentialsMatch(client *Client, c clientCredentials) bool {
+	digests := []Digest{{}}
+	if client != nil && client.Confidential() {
+		digests = client.SecretDigests
+	}
+	presented, alternative := HashClientSecret(c.secret), HashClientSecret(c.alternative)
+	match := 0
+	for _, digest := range digests {
+		match |= subtle.ConstantTimeCompare(digest[:], presented[:])
+		match |= subtle.ConstantTimeCompare(digest[:], alternative[:])
+	}
+	switch {
+	case client == nil || !slices.Contains(client.AuthMethods, c.method):
+		return false
+	case c.method == methodNone:
+		return !client.Confidential()
+	}
+	return client.Confidential() && match == 1
+}
+
+// readCredentials reads the one method a request uses.
+func readCredentials(r *http.Request, p parameters) (clientCredentials, error) {
+	fields := r.Header.Values("Authorization")
+	_, hasSecret := p["client_secret"]
+	switch {
+	case len(fields) > 1 || (len(fields) == 1 && hasSecret):
+		return clientCredentials{}, oauth.InvalidRequest("Use one method of client authentication.")
+	case len(fields) == 1:
+		c, ok := parseBasic(fields[0])
+		if !ok {
+			return clientCredentials{}, errClientAuthentication
+		}
+		if id, sent := p["client_id"]; sent && id != c.id && id != c.alternativeID {
+			return clientCredentials{}, errClientAuthentication
+		}
+		return c, nil
+	case p["client_id"] == "":
+		return clientCredentials{}, errClientAuthentication
+	case hasSecret:
+		secret := p["client_secret"]
+		return clientCredentials{p["client_id"], secret, p["client_id"], secret, methodPost}, nil
+	default:
+		return clientCredentials{p["client_id"], "", p["client_id"], "", methodNone}, nil
+	}
+}
+
+// parseBasic reads an Authorization field of scheme Basic. Identifier and
+// secret are form-encoded inside. RFC 6749 section 2.3.1.
+func parseBasic(field string) (clientCredentials, bool) {
+	scheme, encoded, ok := strings.Cut(field, " ")
+	if !ok || !strings.EqualFold(scheme, "Basic") {
+		return clientCredentials{}, false
+	}
+	raw, err := base64.StdEncoding.DecodeString(encoded)
+	if err != nil {
+		return clientCredentials{}, false
+	}
+	id, secret, ok := strings.Cut(string(raw), ":")
+	if !ok || id == "" {
+		return clientCredentials{}, false
+	}
+	c := clientCredentials{id, secret, id, secret, methodBasic}
+	if decoded, err := url.QueryUnescape(id); err == nil {
+		c.id = decoded
+	}
+	if decoded, err := url.QueryUnescape(secret); err == nil {
+		c.secret = decoded
+	}
+	return c, c.id != ""
+}

@@ -1,0 +1,57 @@
+package issuer
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"net/http"
+	"net/netip"
+
+	"go.uber.org/zap"
+
+	"context"
+)
+
+type requestIDKey struct{}
+
+// withRequestID gives the request the id that its log lines, its audit events
+// and its error page share. It is ours: an id that the caller chose could be
+// made to look like another request's.
+func withRequestID(r *http.Request) *http.Request {
+	id := make([]byte, 8)
+	_, _ = rand.Read(id) // never fails
+	return r.WithContext(context.WithValue(r.Context(), requestIDKey{}, hex.EncodeToString(id)))
+}
+
+func (s *Server) requestID(r *http.Request) string {
+	id, _ := r.Context().Value(requestIDKey{}).(string)
+	return id
+}
+
+// origin says where a step came from, for audit events and throttles.
+func (s *Server) origin(r *http.Request) Origin {
+	return Origin{Address: s.cfg.ClientAddress(r), RequestID: s.requestID(r)}
+}
+
+// peerAddress is the address of the connection.
+func peerAddress(r *http.Request) netip.Addr {
+	peer, err := netip.ParseAddrPort(r.RemoteAddr)
+	if err != nil {
+		return netip.Addr{}
+	}
+	return peer.Addr().Unmap()
+}
+
+// audit writes one line for a finished step. Fields are identifiers; tokens,
+// codes, secrets and cookies never are.
+func (s *Server) audit(r *http.Request, what string, fields ...zap.Field) {
+	if entry := s.cfg.Logger.Check(zap.InfoLevel, what); entry != nil {
+		entry.Write(append(fields, zap.String("request_id", s.requestID(r)), zap.Stringer("address", s.cfg.ClientAddress(r)))...)
+	}
+}
+
+// logError writes why a request could not be answered.
+func (s *Server) logError(r *http.Request, err error) {
+	s.cfg.Logger.Error("request failed", zap.Error(err), zap.String("request_id", s.requestID(r)))
+}
+
+func (s *Server) logPageError(r *http.Request, err error) { s.logError(r, err) }

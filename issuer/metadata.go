@@ -1,0 +1,139 @@
+package issuer
+
+import (
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+
+	"github.com/caddy-scope/caddy-scope/oauth"
+)
+
+// metadataMaxAge is how long documents may be kept, in seconds: short, so that
+// a changed configuration is seen soon.
+const metadataMaxAge = 300
+
+// serverMetadata is the RFC 8414 document.
+type serverMetadata struct {
+	Issuer                 string   `json:"issuer"`
+	AuthorizationEndpoint  string   `json:"authorization_endpoint"`
+	TokenEndpoint          string   `json:"token_endpoint"`
+	RevocationEndpoint     string   `json:"revocation_endpoint"`
+	JWKSURI                string   `json:"jwks_uri"`
+	ScopesSupported        []string `json:"scopes_supported,omitempty"`
+	ResponseTypes          []string `json:"response_types_supported"`
+	ResponseModes          []string `json:"response_modes_supported"`
+	Grants                 []string `json:"grant_types_supported"`
+	TokenAuthMethods       []string `json:"token_endpoint_auth_methods_supported"`
+	RevocationAuthMethods  []string `json:"revocation_endpoint_auth_methods_supported"`
+	CodeChallengeMethods   []string `json:"code_challenge_methods_supported"`
+	IssInAuthorizationResp bool     `json:"authorization_response_iss_parameter_supported"`
+	ProtectedResources     []string `json:"protected_resources,omitempty"`
+}
+
+// resourceMetadata is the RFC 9728 document.
+type resourceMetadata struct {
+	Resource             string   `json:"resource"`
+	AuthorizationServers []string `json:"authorization_servers"`
+	ScopesSupported      []string `json:"scopes_supported,omitempty"`
+	BearerMethods        []string `json:"bearer_methods_supported"`
+	Name                 string   `json:"resource_name,omitempty"`
+}
+
+// handleServerMetadata serves RFC 8414 metadata at the one path that belongs to
+// the issuer; any other is 404, which clients take as "try the next".
+func (s *Server) handleServerMetadata(w http.ResponseWriter, r *http.Request) {
+	if oauth.Origin(s.cfg.Issuer)+r.URL.Path != oauth.IssuerMetadataURL(s.cfg.Issuer) {
+		http.NotFound(w, r)
+		return
+	}
+	origin := oauth.Origin(s.cfg.Issuer)
+	methods := []string{methodNone, methodBasic, methodPost}
+	m := serverMetadata{
+		Issuer:                s.cfg.Issuer,
+		AuthorizationEndpoint: origin + "/oauth/authorize",
+		TokenEndpoint:         origin + "/oauth/token",
+		RevocationEndpoint:    origin + "/oauth/revoke",
+		JWKSURI:               origin + "/oauth/jwks.json",
+		// offline_access is listed here and nowhere else (MCP authorization).
+		ScopesSupported:        append(s.cfg.Catalog.Names(), "offline_access"),
+		ResponseTypes:          []string{"code"},
+		ResponseModes:          []string{"query"},
+		Grants:                 []string{grantAuthorizationCode, grantRefreshToken},
+		TokenAuthMethods:       methods,
+		RevocationAuthMethods:  methods,
+		CodeChallengeMethods:   []string{"S256"},
+		IssInAuthorizationResp: true,
+	}
+	for _, resource := range s.cfg.Resources() {
+		m.ProtectedResources = append(m.ProtectedResources, resource.Identifier)
+	}
+	writeDocument(w, r, m)
+}
+
+// handleResourceMetadata serves RFC 9728 metadata for every resource of this
+// origin: at the path made from its identifier, and at the root if the issuer
+// itself is one, or there is only one.
+func (s *Server) handleResourceMetadata(w http.ResponseWriter, r *http.Request) {
+	origin := oauth.Origin(s.cfg.Issuer)
+	var here []ProtectedResource
+	for _, resource := range s.cfg.Resources() {
+		if oauth.Origin(resource.Identifier) != origin {
+			continue
+		}
+		if oauth.ResourceMetadataURL(resource.Identifier) == origin+r.URL.Path {
+			s.writeResource(w, r, resource)
+			return
+		}
+		here = append(here, resource)
+	}
+	if r.URL.Path == oauth.WellKnownProtectedResource && len(here) == 1 {
+		s.writeResource(w, r, here[0])
+		return
+	}
+	http.NotFound(w, r)
+}
+
+func (s *Server) writeResource(w http.ResponseWriter, r *http.Request, resource ProtectedResource) {
+	writeDocument(w, r, resourceMetadata{
+		Resource: resource.Identifier, AuthorizationServers: []string{s.cfg.Issuer},
+		ScopesSupported: resource.Scopes, BearerMethods: []string{"header"}, Name: resource.Name,
+	})
+}
+
+// handleJWKS serves the public keys. RFC 7517 section 5.
+func (s *Server) handleJWKS(w http.ResponseWriter, r *http.Request) {
+	writeCacheable(w, r, s.cfg.Keys.keys.Load().jwks)
+}
+
+func writeDocument(w http.ResponseWriter, r *http.Request, v any) {
+	body, err := json.Marshal(v)
+	if err != nil { // strings only: cannot happen
+		http.Error(w, "server error", http.StatusInternalServerError)
+		return
+	}
+	writeCacheable(w, r, body)
+}
+
+// writeCacheable writes a public document. The same bytes come from every
+// node, so that the ETag does too.
+func writeCacheable(w http.ResponseWriter, r *http.Request, body []byte) {
+	sum := sha256.Sum256(body)
+	etag := `"` + base64.RawURLEncoding.EncodeToString(sum[:12]) + `"`
+	h := w.Header()
+	h.Set("Content-Type", "application/json")
+	h.Set("Cache-Control", fmt.Sprintf("public, max-age=%d", metadataMaxAge))
+	h.Set("ETag", etag)
+	h.Set("X-Content-Type-Options", "nosniff")
+	if strings.Contains(r.Header.Get("If-None-Match"), etag) {
+		w.WriteHeader(http.StatusNotModified)
+		return
+	}
+	h.Set("Content-Length", strconv.Itoa(len(body)))
+	if r.Method != http.MethodHead {
+		_, _ = w.Write(body)
+	}
+}

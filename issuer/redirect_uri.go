@@ -1,0 +1,89 @@
+package issuer
+
+import (
+	"errors"
+	"net/url"
+	"strings"
+
+	"github.com/caddy-scope/caddy-scope/oauth"
+)
+
+// matchRedirectURI reports whether requested is the registered redirect URI:
+// byte for byte (RFC 9700 section 4.1.3), but for the port of a loopback http
+// redirect, which a native app learns only when it listens (RFC 8252 section
+// 7.3). The exception covers localhost as well, because clients use it; it
+// never maps one loopback host to another.
+func matchRedirectURI(registered, requested string) bool {
+	if registered == requested {
+		return true
+	}
+	r, ok := splitLoopback(registered)
+	if !ok {
+		return false
+	}
+	q, ok := splitLoopback(requested)
+	return ok && r == q
+}
+
+// loopbackURI is a loopback http redirect without its port.
+type loopbackURI struct{ host, rest string }
+
+// splitLoopback takes http://HOST[:PORT]REST apart by bytes, so that nothing a
+// URL parser forgives is forgiven here.
+func splitLoopback(uri string) (loopbackURI, bool) {
+	after, ok := strings.CutPrefix(uri, "http://")
+	if !ok {
+		return loopbackURI{}, false
+	}
+	for _, host := range []string{"127.0.0.1", "[::1]", "localhost"} {
+		rest, ok := strings.CutPrefix(after, host)
+		if !ok {
+			continue
+		}
+		if port, ok := strings.CutPrefix(rest, ":"); ok {
+			digits := len(port) - len(strings.TrimLeft(port, "0123456789"))
+			if digits == 0 || digits > 5 {
+				return loopbackURI{}, false
+			}
+			rest = port[digits:]
+		}
+		if rest != "" && rest[0] != '/' && rest[0] != '?' {
+			return loopbackURI{}, false
+		}
+		return loopbackURI{host, rest}, true
+	}
+	return loopbackURI{}, false
+}
+
+// CheckRedirectURI checks a redirect URI that a client wants to register: an
+// absolute URI without fragment, userinfo or wildcard; https, http on loopback
+// only, or a private-use scheme of a native app with a dot in it (RFC 8252
+// section 7.1).
+func CheckRedirectURI(uri string) error {
+	for i := range len(uri) {
+		if c := uri[i]; c <= ' ' || c > '~' || strings.IndexByte(`"<>\^`+"`{|}", c) >= 0 {
+			return errors.New("has a character that must be escaped")
+		}
+	}
+	u, err := url.Parse(uri)
+	if err != nil {
+		return errors.New("is not a URI")
+	}
+	switch {
+	case strings.Contains(uri, "#"):
+		return errors.New("must not have a fragment (RFC 6749 section 3.1.2)")
+	case strings.Contains(uri, "*"):
+		return errors.New("must not have a wildcard: it is compared byte for byte")
+	case u.User != nil || strings.Contains(u.Host, "@"):
+		return errors.New("must not hold a user name")
+	case u.Scheme == "https" && u.Hostname() != "" && u.Host == strings.ToLower(u.Host):
+		return nil
+	case u.Scheme == "http" && oauth.IsLoopbackHost(u.Hostname()):
+		return nil
+	case u.Scheme == "http":
+		return errors.New("plain http is for loopback hosts only")
+	case strings.Contains(u.Scheme, ".") && uri[:len(u.Scheme)] == u.Scheme:
+		return nil
+	}
+	return errors.New("needs scheme https, http on a loopback host, or a private scheme with a dot such as com.example.app")
+}

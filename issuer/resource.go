@@ -1,0 +1,80 @@
+package issuer
+
+import (
+	"github.com/caddy-scope/caddy-scope/oauth"
+)
+
+// selectResource decides what the tokens of a request are for. requested are
+// the `resource` parameters. There is never more than one audience: a token
+// that two resources accept can be replayed by one against the other.
+//
+// Without the parameter (GPT Actions send none): the client's own resource;
+// else the only one whose rules use all requested scopes; else the issuer's own
+// block. RFC 8707 section 2.
+func (s *Server) selectResource(client *Client, requested []string, scopes oauth.ScopeSet) (string, error) {
+	resources := s.cfg.Resources()
+	if len(requested) > 0 {
+		return namedResource(resources, requested)
+	}
+	if client.Resource != "" {
+		return client.Resource, nil
+	}
+	var fitting []string
+	for _, r := range resources {
+		if len(scopes) > 0 && r.Scopes.ContainsAll(scopes) {
+			fitting = append(fitting, r.Identifier)
+		}
+	}
+	if len(fitting) == 1 {
+		return fitting[0], nil
+	}
+	for _, r := range resources {
+		if r.Identifier == s.cfg.Issuer {
+			return r.Identifier, nil
+		}
+	}
+	if len(scopes) == 0 && len(resources) == 1 {
+		return resources[0].Identifier, nil
+	}
+	return "", oauth.InvalidTarget("Name the resource that the token is for.")
+}
+
+func namedResource(resources []ProtectedResource, requested []string) (string, error) {
+	found := ""
+	for _, want := range requested {
+		if _, err := oauth.ParseRequestedResource(want); err != nil {
+			return "", err
+		}
+		match := ""
+		for _, r := range resources {
+			if oauth.SameResource(r.Identifier, want) {
+				match = r.Identifier
+			}
+		}
+		if match == "" || (found != "" && found != match) {
+			return "", oauth.InvalidTarget("The resource is not known here, or more than one is named.")
+		}
+		found = match
+	}
+	return found, nil
+}
+
+// defaultScopes is what a request without `scope` asks for: all that the
+// client may have and the resource uses. Trap 13.
+func (s *Server) defaultScopes(client *Client, resource string) oauth.ScopeSet {
+	allowed := s.clientScopes(client)
+	for _, r := range s.cfg.Resources() {
+		if r.Identifier == resource {
+			return allowed.Intersect(r.Scopes)
+		}
+	}
+	return allowed
+}
+
+// clientScopes is what the client may ask for.
+func (s *Server) clientScopes(client *Client) oauth.ScopeSet {
+	if client.Scopes == nil {
+		return s.cfg.Catalog.Names()
+	}
+	return client.Scopes.Intersect(s.cfg.Catalog.Names())
+}

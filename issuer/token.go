@@ -1,0 +1,155 @@
+package issuer
+
+import (
+	"encoding/json"
+	"errors"
+	"math/rand/v2"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/caddy-scope/caddy-scope/oauth"
+)
+
+const (
+	grantAuthorizationCode = "authorization_code"
+	grantRefreshToken      = "refresh_token"
+)
+
+// tokenResponse is a successful answer. RFC 6749 section 5.1.
+type tokenResponse struct {
+	AccessToken  string `json:"access_token"`
+	TokenType    string `json:"token_type"`
+	ExpiresIn    int64  `json:"expires_in"`
+	RefreshToken string `json:"refresh_token,omitempty"`
+	Scope        string `json:"scope,omitempty"`
+
+	session Session // for the log
+}
+
+// tokenRequest is a request whose client is authenticated.
+type tokenRequest struct {
+	client    *Client
+	params    parameters
+	resources []string
+	origin    Origin
+}
+
+// handleToken is the token endpoint. RFC 6749 section 3.2.
+func (s *Server) handleToken(w http.ResponseWriter, r *http.Request) {
+	// 1. What is said, once.
+	params, resources, err := readForm(w, r)
+	if err != nil {
+		s.writeError(w, r, err)
+		return
+	}
+	// 2. Who says it.
+	client, err := s.authenticateClient(r, params)
+	if err != nil {
+		s.writeError(w, r, err)
+		return
+	}
+	// 3. The grant.
+	req := tokenRequest{client, params, resources, s.origin(r)}
+	var response *tokenResponse
+	switch grant := params["grant_type"]; grant {
+	case grantAuthorizationCode:
+		response, err = s.grantCode(r.Context(), req)
+	case grantRefreshToken:
+		response, err = s.grantRefresh(r.Context(), req)
+	case "":
+		err = oauth.InvalidRequest("The grant_type is missing.")
+	default:
+		err = &oauth.Error{Code: oauth.CodeUnsupportedGrantType, Description: "The grant_type is not supported."}
+	}
+	if err != nil {
+		s.writeError(w, r, err)
+		return
+	}
+	s.audit(r, "token issued", zap.String("grant_type", params["grant_type"]), zap.String("client_id", client.ID),
+		zap.String("session_id", response.session.ID))
+	writeJSON(w, http.StatusOK, response)
+}
+
+// writeError turns an error into the answer of a direct endpoint. What is not
+// an *oauth.Error is a fault behind us: the client hears "come again", the log
+// why.
+func (s *Server) writeError(w http.ResponseWriter, r *http.Request, err error) {
+	var e *oauth.Error
+	var throttled *throttledError
+	switch {
+	case errors.As(err, &throttled):
+		e = &oauth.Error{Status: http.StatusTooManyRequests, Code: oauth.CodeTemporarilyUnavailable, Description: "Too many failed attempts. Try again later."}
+		w.Header().Set("Retry-After", strconv.Itoa(ceilSeconds(throttled.retryAfter)))
+	case !errors.As(err, &e):
+		e = oauth.TemporarilyUnavailable()
+		w.Header().Set("Retry-After", strconv.Itoa(1+rand.IntN(3)))
+		s.logError(r, err)
+	}
+	if e.Code == oauth.CodeInvalidClient && r.Header.Get("Authorization") != "" {
+		w.Header().Set("WWW-Authenticate", `Basic realm="oauth", charset="UTF-8"`)
+	}
+	s.audit(r, "request refused: "+e.Code)
+	writeJSON(w, e.HTTPStatus(), map[string]string{"error": e.Code, "error_description": e.Description})
+}
+
+// writeJSON writes an answer that nobody may keep. RFC 6749 section 5.1.
+func writeJSON(w http.ResponseWriter, status int, v any) {
+	body, err := json.Marshal(v)
+	if err != nil { // strings and numbers only: cannot happen
+		status, body = http.StatusInternalServerError, []byte(`{"error":"server_error"}`)
+	}
+	h := w.Header()
+	h.Set("Content-Type", "application/json")
+	h.Set("Cache-Control", "no-store")
+	h.Set("Pragma", "no-cache")
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("Content-Length", strconv.Itoa(len(body)))
+	w.WriteHeader(status)
+	_, _ = w.Write(body)
+}
+
+// respond mints the tokens of a session as it stands after the grant.
+func (s *Server) respond(client *Client, session Session, resource string, scopes oauth.ScopeSet) (*tokenResponse, error) {
+	access, expiresIn, err := s.mintAccessToken(session, resource, scopes, s.accessTokenTTL(client))
+	if err != nil {
+		return nil, err
+	}
+	response := &tokenResponse{AccessToken: access, TokenType: "Bearer", ExpiresIn: expiresIn, Scope: scopes.String(), session: session}
+	if mayRefresh(client) {
+		response.RefreshToken, err = s.cfg.Secrets.mintRefreshToken(refreshToken{session.ID, session.Counter})
+	}
+	return response, err
+}
+
+func mayRefresh(client *Client) bool {
+	for _, grant := range client.Grants {
+		if grant == grantRefreshToken {
+			return true
+		}
+	}
+	return false
+}
+
+func (s *Server) accessTokenTTL(client *Client) time.Duration {
+	return orDuration(client.AccessTokenTTL, s.cfg.AccessTokenTTL)
+}
+
+func (s *Server) refreshGrace(client *Client) time.Duration {
+	return orDuration(client.RefreshGrace, *s.cfg.RefreshGrace)
+}
+
+func orDuration(own *time.Duration, otherwise time.Duration) time.Duration {
+	if own != nil {
+		return *own
+	}
+	return otherwise
+}
+
+// hasPrefixAndBound keeps obviously foreign bytes from costing a look-up.
+func hasPrefixAndBound(token, prefix string, limit int) bool {
+	return len(token) <= limit && strings.HasPrefix(token, prefix)
+}
