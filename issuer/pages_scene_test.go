@@ -109,7 +109,7 @@ func startPageScene(t *testing.T, tls bool, change ...func(*Config)) *pageScene 
 	mux.HandleFunc(loginPath, scene.handleLogin)
 	mux.HandleFunc(consentPath, scene.handleConsent)
 	mux.HandleFunc(logoutPath, scene.handleLogout)
-	handler = mux
+	handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { mux.ServeHTTP(w, withRequestID(r)) })
 	return scene
 }
 
