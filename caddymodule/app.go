@@ -66,6 +66,7 @@ type App struct {
 	stop    context.CancelFunc
 	// releases gives back what Start took, in reverse order.
 	releases []func() error
+	command  bool // provisioned by `caddy oauth …`, not to serve
 }
 
 // CaddyModule returns the Caddy module information.

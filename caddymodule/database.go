@@ -95,18 +95,9 @@ func (a *App) open(ctx context.Context) (*runtime, error) {
 // openDatabase starts the embedded server if it is ours to start, brings the
 // schema up to date and opens the pool.
 func (a *App) openDatabase(ctx context.Context) (*pooledDB, error) {
-	d := a.database
-	if d.embedded {
-		server, _, err := embeddedServers.LoadOrNew(d.dataDir, func() (caddy.Destructor, error) {
-			s, err := postgres.StartEmbedded(ctx, postgres.EmbeddedConfig{DataDir: d.dataDir, Logger: a.logger.Named("postgres")})
-			return pooledServer{s}, err
-		})
-		if err != nil {
-			return nil, err
-		}
-		a.onRelease(func() error { _, err := embeddedServers.Delete(d.dataDir); return err })
-		d.dsn = server.(pooledServer).DSN()
-		d.migrateDSN = d.dsn
+	d, err := a.startServer(ctx)
+	if err != nil {
+		return nil, err
 	}
 	if err := postgres.Migrate(ctx, a.migration(d)); err != nil {
 		return nil, err
@@ -118,6 +109,27 @@ func (a *App) openDatabase(ctx context.Context) (*pooledDB, error) {
 	}
 	a.onRelease(func() error { _, err := pools.Delete(key); return err })
 	return opened.(*pooledDB), nil
+}
+
+// startServer starts the embedded server if there is one to start, and returns
+// where the database is.
+func (a *App) startServer(ctx context.Context) (database, error) {
+	a.useRunningServer(ctx)
+	d := a.database
+	if !d.embedded {
+		return d, nil
+	}
+	server, _, err := embeddedServers.LoadOrNew(d.dataDir, func() (caddy.Destructor, error) {
+		s, err := postgres.StartEmbedded(ctx, postgres.EmbeddedConfig{DataDir: d.dataDir, Logger: a.logger.Named("postgres")})
+		return pooledServer{s}, err
+	})
+	if err != nil {
+		return d, err
+	}
+	a.onRelease(func() error { _, err := embeddedServers.Delete(d.dataDir); return err })
+	d.dsn = server.(pooledServer).DSN()
+	d.migrateDSN = d.dsn
+	return d, nil
 }
 
 func (a *App) migration(d database) postgres.MigrateConfig {

@@ -11,10 +11,10 @@ import (
 
 // EmbeddedConfig describes the server of `postgres embedded`.
 type EmbeddedConfig struct {
-	DataDir, BinDir string
-	Settings        map[string]string
-	Ephemeral       bool
-	Logger          *zap.Logger
+	DataDir, BinDir, Repository string
+	Settings                    map[string]string
+	Ephemeral                   bool
+	Logger                      *zap.Logger
 }
 
 // Embedded is a running server. There is none on this system.
@@ -33,3 +33,6 @@ func (e *Embedded) DataDir() string { return "" }
 
 // Stop does nothing.
 func (e *Embedded) Stop(context.Context) error { return nil }
+
+// RunningEmbeddedDSN finds none on this system.
+func RunningEmbeddedDSN(context.Context, string) (string, bool) { return "", false }
