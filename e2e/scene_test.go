@@ -1,0 +1,320 @@
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/caddy-scope/caddy-scope/issuer"
+	"github.com/caddy-scope/caddy-scope/postgres/postgrestest"
+)
+
+const (
+	email    = "demo@example.com"
+	password = "correct horse battery"
+)
+
+// caddyBinary builds cmd/caddy once for all tests of the package.
+var caddyBinary = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "caddy-scope-e2e")
+	if err != nil {
+		return "", err
+	}
+	binary := filepath.Join(dir, "caddy")
+	build := exec.Command("go", "build", "-o", binary, "../cmd/caddy")
+	if out, err := build.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("build caddy: %w\n%s", err, out)
+	}
+	return binary, nil
+})
+
+// scene is a running gateway with an upstream that records what it received.
+type scene struct {
+	t         *testing.T
+	Base      string // http://localhost:PORT, the issuer
+	DSN       string
+	Caddyfile string
+	Upstream  *recorder
+	Log       *lockedBuffer
+}
+
+// lockedBuffer collects the log of the gateway while it runs.
+type lockedBuffer struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.String()
+}
+
+// recorder is an upstream that answers 200 and remembers every request.
+type recorder struct {
+	*httptest.Server
+	mu       sync.Mutex
+	requests []recorded
+}
+
+type recorded struct {
+	Method, RequestURI string
+	Header             http.Header
+}
+
+func newRecorder(t *testing.T) *recorder {
+	r := &recorder{}
+	r.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		r.mu.Lock()
+		r.requests = append(r.requests, recorded{req.Method, req.RequestURI, req.Header.Clone()})
+		r.mu.Unlock()
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = io.WriteString(w, `{"ok":true}`)
+	}))
+	t.Cleanup(r.Close)
+	return r
+}
+
+// Last returns the request that arrived last.
+func (r *recorder) Last(t *testing.T) recorded {
+	t.Helper()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.requests) == 0 {
+		t.Fatal("the upstream received nothing")
+	}
+	return r.requests[len(r.requests)-1]
+}
+
+// Count returns how many requests arrived.
+func (r *recorder) Count() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.requests)
+}
+
+// newScene starts a gateway with the demo clients, a user and the recorder
+// behind the rules of the job board. options is put into the oauth block.
+func newScene(t *testing.T, options string) *scene {
+	t.Helper()
+	s := &scene{t: t, DSN: postgrestest.New(t), Upstream: newRecorder(t), Log: &lockedBuffer{}}
+	port := freePort(t)
+	s.Base = "http://localhost:" + port
+	dir := t.TempDir()
+	s.Caddyfile = filepath.Join(dir, "Caddyfile")
+	writeFile(t, s.Caddyfile, fmt.Sprintf(`{
+	admin off
+	auto_https off
+	storage file_system %s
+	oauth {
+		issuer   %s
+		postgres {env.DATABASE_URL}
+		secret   {env.OAUTH_SECRET}
+
+		scope jobs:read          "Search jobs and view job details"
+		scope applications:read  "See your applications"
+		scope applications:write "Submit applications for you" {
+			implies applications:read
+		}
+		scope resume:read        "Read your resume"
+
+		client demo-public {
+			name         "Demo CLI"
+			redirect_uri http://127.0.0.1/callback
+			redirect_uri http://localhost/callback
+		}
+		client demo-confidential {
+			name         "Demo Server"
+			secret       {env.DEMO_CLIENT_SECRET}
+			redirect_uri http://127.0.0.1/callback
+		}
+		client career-copilot {
+			name         "Career Copilot"
+			secret       {env.DEMO_CLIENT_SECRET}
+			redirect_uri https://chat.openai.com/aip/g-123/oauth/callback
+			redirect_uri https://chatgpt.com/aip/g-123/oauth/callback
+			pkce         optional
+		}
+		login password
+		%s
+	}
+}
+
+%s {
+	bind 127.0.0.1
+	oauth_server
+	oauth_protect {
+		GET  /jobs           jobs:read
+		GET  /jobs/*         jobs:read
+		GET  /applications   applications:read
+		POST /applications   applications:write
+		GET  /resume         resume:read
+		GET  /health         public
+		*    /me             authenticated
+	}
+	reverse_proxy %s
+}
+`, filepath.Join(dir, "storage"), s.Base, options, s.Base, strings.TrimPrefix(s.Upstream.URL, "http://")))
+	s.start()
+	hash, err := issuer.HashPassword(t.Context(), password)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.sql(`INSERT INTO gpt_users (email, password_hash) VALUES ($1, $2)`, email, hash)
+	return s
+}
+
+const clientSecret = "demo-secret-demo-secret-demo-secret-0001"
+
+func (s *scene) env() []string {
+	return append(os.Environ(),
+		"DATABASE_URL="+s.DSN,
+		"OAUTH_SECRET=0123456789abcdef0123456789abcdef0123456789abcdef",
+		"DEMO_CLIENT_SECRET="+clientSecret,
+	)
+}
+
+// start runs the gateway until the test ends and waits until it is ready.
+func (s *scene) start() {
+	s.t.Helper()
+	binary, err := caddyBinary()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	run := exec.Command(binary, "run", "--config", s.Caddyfile, "--adapter", "caddyfile")
+	run.Env, run.Stdout, run.Stderr = s.env(), s.Log, s.Log
+	if err := run.Start(); err != nil {
+		s.t.Fatal(err)
+	}
+	exited := make(chan error, 1)
+	go func() { exited <- run.Wait() }()
+	s.t.Cleanup(func() {
+		_ = run.Process.Signal(syscall.SIGTERM)
+		select {
+		case <-exited:
+		case <-time.After(15 * time.Second):
+			_ = run.Process.Kill()
+			s.t.Error("the gateway did not stop within 15 s")
+		}
+		if s.t.Failed() {
+			s.t.Log(s.Log.String())
+		}
+	})
+	deadline := time.Now().Add(60 * time.Second)
+	for {
+		res, err := http.Get(s.Base + "/oauth/healthz/ready")
+		if err == nil {
+			_ = res.Body.Close()
+			if res.StatusCode == http.StatusOK {
+				return
+			}
+		}
+		select {
+		case err := <-exited:
+			exited <- err
+			s.t.Fatalf("the gateway ended at start: %v", err)
+		case <-time.After(50 * time.Millisecond):
+		}
+		if time.Now().After(deadline) {
+			s.t.Fatal("the gateway is not ready after 60 s")
+		}
+	}
+}
+
+// sql runs one statement, as an operator in psql would.
+func (s *scene) sql(statement string, args ...any) {
+	s.t.Helper()
+	conn, err := pgx.Connect(s.t.Context(), s.DSN)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer func() { _ = conn.Close(context.WithoutCancel(s.t.Context())) }()
+	if _, err := conn.Exec(s.t.Context(), statement, args...); err != nil {
+		s.t.Fatalf("%s: %v", statement, err)
+	}
+}
+
+// api sends a request with the access token and returns status and header.
+func (s *scene) api(method, path, token string) (int, http.Header) {
+	s.t.Helper()
+	req, err := http.NewRequestWithContext(s.t.Context(), method, s.Base+path, nil)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	if token != "" {
+		req.Header.Set("Authorization", "Bearer "+token)
+	}
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer func() { _ = res.Body.Close() }()
+	_, _ = io.Copy(io.Discard, res.Body)
+	return res.StatusCode, res.Header
+}
+
+func freePort(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	_, port, _ := net.SplitHostPort(l.Addr().String())
+	return port
+}
+
+func writeFile(t *testing.T, name, content string) {
+	t.Helper()
+	if err := os.WriteFile(name, []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func randomHex(n int) string {
+	b := make([]byte, n)
+	_, _ = rand.Read(b)
+	return hex.EncodeToString(b)
+}
+
+// payload decodes the claims of an access token, unverified.
+func payload(t *testing.T, token string) map[string]any {
+	t.Helper()
+	parts := strings.Split(token, ".")
+	if len(parts) != 3 {
+		t.Fatalf("access token has %d parts", len(parts))
+	}
+	raw, err := base64.RawURLEncoding.DecodeString(parts[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	var claims map[string]any
+	if err := json.Unmarshal(raw, &claims); err != nil {
+		t.Fatal(err)
+	}
+	return claims
+}
