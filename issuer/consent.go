@@ -158,9 +158,9 @@ func (s *Server) writeConsent(w http.ResponseWriter, r *http.Request, page *temp
 		return
 	}
 	form.Client, form.User = displayName(client), login.Name
-	form.Action, form.Request = s.cfg.Issuer+consentPath, sealed
+	form.Action, form.Request = s.endpoint(consentPath), sealed
 	form.Token = formToken(login.cookie, consentPurpose, req.ID)
-	form.SignOut, form.SignOutToken = s.cfg.Issuer+logoutPath, formToken(login.cookie, logoutPurpose, "")
+	form.SignOut, form.SignOutToken = s.endpoint(logoutPath), formToken(login.cookie, logoutPurpose, "")
 	s.writePage(w, r, http.StatusOK, page, form)
 }
 

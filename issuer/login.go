@@ -16,12 +16,16 @@ import (
 	"github.com/caddy-scope/caddy-scope/oauth"
 )
 
-// Paths of the forms, below the issuer.
+// Paths of the forms, at the root of the issuer's origin.
 const (
 	loginPath   = "/oauth/login"
 	consentPath = "/oauth/consent"
 	logoutPath  = "/oauth/logout"
 )
+
+// endpoint returns the address of one of our paths: built from the
+// configuration, never from the request (SECURITY-CASES A-19).
+func (s *Server) endpoint(path string) string { return oauth.Origin(s.cfg.Issuer) + path }
 
 // signedIn is a live login together with the cookie that proves it.
 type signedIn struct {
@@ -97,7 +101,7 @@ func (s *Server) showSignIn(w http.ResponseWriter, r *http.Request, status int, 
 		}
 		page.Request = sealed
 	}
-	page.Client, page.Action = displayName(client), s.cfg.Issuer+loginPath
+	page.Client, page.Action = displayName(client), s.endpoint(loginPath)
 	s.writePage(w, r, status, signInPage, page)
 }
 

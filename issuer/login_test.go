@@ -421,3 +421,28 @@ func TestNobodySignsInWithoutALoginMethod(t *testing.T) {
 	b := scene.browser()
 	b.get("/oauth/authorize").wantPage(http.StatusForbidden, "Nobody can sign in here")
 }
+
+// addresses come from the configuration, whatever the request claims, and
+// an issuer with a path has its pages at the root of its origin.
+func TestPagesAreAddressedByTheIssuer(t *testing.T) {
+	t.Parallel()
+	scene := newPageScene(t, func(cfg *Config) { cfg.Issuer += "/tenant" })
+	b := scene.browser()
+	b.header = http.Header{
+		"X-Forwarded-Host": {"evil.example"}, "X-Forwarded-Proto": {"https"}, "X-Original-Url": {"https://evil.example/"},
+		"Forwarded": {"host=evil.example;proto=https"},
+	}
+	p := scene.consent(b)
+	if action, _ := p.form("Allow"); action != scene.base+consentPath {
+		t.Errorf("the form goes to %s", action)
+	}
+	if strings.Contains(p.body, "evil.example") {
+		t.Errorf("the page repeats what the request claimed: %s", p.body)
+	}
+	r, _ := http.NewRequest(http.MethodGet, scene.base+"/oauth/authorize", nil)
+	r.Host = "evil.example"
+	if p := b.do(r); strings.Contains(p.body, "evil.example") {
+		t.Errorf("the page repeats the Host: %s", p.body)
+	}
+	p.submit("Allow").wantCode()
+}

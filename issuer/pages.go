@@ -99,7 +99,7 @@ func (s *Server) writePage(w http.ResponseWriter, r *http.Request, status int, p
 // would send the password there again. RFC 9700 section 4.12.
 func (s *Server) seeOther(w http.ResponseWriter, path string, query url.Values) {
 	pageHeaders(w.Header())
-	w.Header().Set("Location", s.cfg.Issuer+path+"?"+query.Encode())
+	w.Header().Set("Location", s.endpoint(path)+"?"+query.Encode())
 	w.WriteHeader(http.StatusSeeOther)
 }
 
