@@ -487,3 +487,6 @@ func (s *pageStore) CreateAuthorizationCode(_ context.Context, code Authorizatio
 		return nil
 	})
 }
+
+// pagePrompt is a prompt parameter.
+func pagePrompt(values ...string) []string { return values }

@@ -1,4 +1,0 @@
-package issuer
-
-// pagePrompt is a prompt parameter.
-func pagePrompt(values ...string) []string { return values }
