@@ -45,6 +45,8 @@ type gateScene struct {
 	upstream *recorder
 	key      *ecdsa.PrivateKey
 	sessions *heldSessions
+	dsn      string
+	real     bool // Postgres decides, not sessions
 }
 
 // heldSessions stands in for Postgres.
@@ -89,24 +91,31 @@ func newGateScene(t testing.TB, site string) *gateScene {
 // newGateSceneWith also puts lines into the global options.
 func newGateSceneWith(t testing.TB, global, site string) *gateScene {
 	t.Helper()
+	s := prepareGateScene(t)
+	opened := openRuntime
+	openRuntime = func(*App, context.Context) (*runtime, error) {
+		return &runtime{verify: heldKeys{s.key}, sessions: s.sessions, ready: func(context.Context) error { return nil }}, nil
+	}
+	t.Cleanup(func() { openRuntime = opened })
+	s.load(global, site)
+	return s
+}
+
+// prepareGateScene has everything but a configuration.
+func prepareGateScene(t testing.TB) *gateScene {
+	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
 	s := &gateScene{
-		t: t, key: key, address: freeAddress(t), upstream: newRecorder(t),
+		t: t, key: key, dsn: "postgres://nobody@127.0.0.1:1/none", address: freeAddress(t), upstream: newRecorder(t),
 		sessions: &heldSessions{live: map[string]validator.Session{
 			testSession: {UserID: "user-1", ClientID: "gpt", Scopes: oauth.NewScopeSet("jobs:read", "jobs:write")},
 		}},
 	}
 	t.Setenv("XDG_DATA_HOME", t.TempDir())
 	t.Setenv("XDG_CONFIG_HOME", t.TempDir())
-	opened := openRuntime
-	openRuntime = func(*App, context.Context) (*runtime, error) {
-		return &runtime{verify: heldKeys{key}, sessions: s.sessions, ready: func(context.Context) error { return nil }}, nil
-	}
-	t.Cleanup(func() { openRuntime = opened })
-	s.load(global, site)
 	t.Cleanup(func() {
 		if err := caddy.Stop(); err != nil {
 			t.Error(err)
@@ -135,7 +144,8 @@ func (s *gateScene) tryLoad(global, site string) error {
 	%s
 	oauth {
 		issuer %s
-		postgres "postgres://nobody@127.0.0.1:1/none"
+		postgres "%s"
+		signing_key %s
 		scope jobs:read "Search jobs"
 		scope jobs:write "Post jobs"
 		client gpt {
@@ -148,7 +158,7 @@ func (s *gateScene) tryLoad(global, site string) error {
 http://%s {
 	%s
 }
-`, global, testIssuer, s.address, strings.ReplaceAll(site, "UPSTREAM", s.upstream.address))
+`, global, testIssuer, s.dsn, s.signingKey(), s.address, strings.ReplaceAll(site, "UPSTREAM", s.upstream.address))
 	// The site is addressed by every Host.
 	caddyfile = strings.Replace(caddyfile, "http://"+s.address, ":"+s.address[strings.LastIndex(s.address, ":")+1:], 1)
 	config, _, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(caddyfile), map[string]any{"filename": "Caddyfile"})
@@ -175,7 +185,11 @@ func (s *gateScene) token(change ...func(claims map[string]any)) string {
 		s.t.Fatal(err)
 	}
 	encode := base64.RawURLEncoding.EncodeToString
-	signed := encode([]byte(`{"alg":"ES256","kid":"`+testKID+`","typ":"at+jwt"}`)) + "." + encode(payload)
+	kid := testKID
+	if s.real {
+		kid = s.thumbprint()
+	}
+	signed := encode([]byte(`{"alg":"ES256","kid":"`+kid+`","typ":"at+jwt"}`)) + "." + encode(payload)
 	digest := sha256.Sum256([]byte(signed))
 	r, sig, err := ecdsa.Sign(rand.Reader, s.key, digest[:])
 	if err != nil {

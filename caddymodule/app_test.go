@@ -1,0 +1,207 @@
+package caddymodule
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/pem"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/caddy-scope/caddy-scope/postgres/postgrestest"
+)
+
+const realSite = `
+	oauth_server
+	oauth_protect {
+		GET /jobs jobs:read
+		GET /open public
+	}
+	reverse_proxy UPSTREAM
+`
+
+// newRealScene is a gate scene on real Postgres, with one live session in it.
+func newRealScene(t *testing.T) (*gateScene, *pgx.Conn) {
+	t.Helper()
+	s := prepareGateScene(t)
+	dsn := postgrestest.New(t)
+	s.dsn, s.real = dsn, true
+	s.load("", realSite)
+	db, err := pgx.Connect(t.Context(), dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = db.Close(context.Background()) })
+	if _, err := db.Exec(t.Context(), `INSERT INTO gpt_sessions (id, user_id, client_id, scopes, granted_scopes, expires_at)
+		VALUES ($1, 'user-1', 'gpt', '{jobs:read,jobs:write}', '{jobs:read,jobs:write}', now() + interval '1 day')`, testSession); err != nil {
+		t.Fatal(err)
+	}
+	return s, db
+}
+
+// signingKey is the scene's key as a Caddyfile takes it.
+func (s *gateScene) signingKey() string {
+	der, err := x509.MarshalPKCS8PrivateKey(s.key)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return base64.StdEncoding.EncodeToString(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}))
+}
+
+// thumbprint is the kid of the scene's key. RFC 7638.
+func (s *gateScene) thumbprint() string {
+	encode := base64.RawURLEncoding.EncodeToString
+	x, y := make([]byte, 32), make([]byte, 32)
+	s.key.X.FillBytes(x)
+	s.key.Y.FillBytes(y)
+	digest := sha256.Sum256(fmt.Appendf(nil, `{"crv":"P-256","kty":"EC","x":"%s","y":"%s"}`, encode(x), encode(y)))
+	return encode(digest[:])
+}
+
+// TestRevocationInPsqlCutsOffTheNextRequest, and last_active is not written for
+// each request.
+func TestRevocationInPsqlCutsOffTheNextRequest(t *testing.T) {
+	s, db := newRealScene(t)
+	if got := s.get("/jobs"); got.status != http.StatusOK {
+		t.Fatalf("%+v", got)
+	}
+	if _, err := db.Exec(t.Context(), "UPDATE gpt_sessions SET revoked_at = now() WHERE user_id = 'user-1'"); err != nil {
+		t.Fatal(err)
+	}
+	if got := s.get("/jobs"); got.status != http.StatusUnauthorized {
+		t.Errorf("%+v", got)
+	}
+}
+
+// TestReloadUnderLoadDropsNoRequest, with the same and with changed settings.
+// R-14.
+func TestReloadUnderLoadDropsNoRequest(t *testing.T) {
+	s, _ := newRealScene(t)
+	token := s.token()
+	var (
+		stop   atomic.Bool
+		sent   atomic.Int64
+		failed sync.Map
+		wait   sync.WaitGroup
+	)
+	for range 4 {
+		wait.Add(1)
+		go func() {
+			defer wait.Done()
+			client := &http.Client{Timeout: 15 * time.Second, Transport: &http.Transport{}}
+			for !stop.Load() {
+				request, _ := http.NewRequest(http.MethodGet, "http://"+s.address+"/jobs", nil)
+				request.Header.Set("Authorization", "Bearer "+token)
+				resp, err := client.Do(request)
+				if err != nil {
+					failed.Store(err.Error(), true)
+					continue
+				}
+				_, _ = io.Copy(io.Discard, resp.Body)
+				resp.Body.Close()
+				if resp.StatusCode != http.StatusOK {
+					failed.Store(resp.Status, true)
+				}
+				sent.Add(1)
+			}
+		}()
+	}
+	for i := range 6 {
+		s.load("", realSite+fmt.Sprintf("\nheader X-Version %d\n", i))
+	}
+	stop.Store(true)
+	wait.Wait()
+	failed.Range(func(problem, _ any) bool { t.Error(problem); return true })
+	if sent.Load() < 20 {
+		t.Errorf("only %d requests were sent", sent.Load())
+	}
+}
+
+// TestUnreachableDatabaseIs503AndRecoversByItself
+func TestUnreachableDatabaseIs503AndRecoversByItself(t *testing.T) {
+	s, db := newRealScene(t)
+	var name string
+	if err := db.QueryRow(t.Context(), "SELECT current_database()").Scan(&name); err != nil {
+		t.Fatal(err)
+	}
+	admin, err := pgx.Connect(t.Context(), strings.Replace(s.dsn, "/"+name, "/postgres", 1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer admin.Close(context.Background())
+	allow := func(allowed bool) {
+		t.Helper()
+		if _, err := admin.Exec(t.Context(), fmt.Sprintf("ALTER DATABASE %s ALLOW_CONNECTIONS %t", name, allowed)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	allow(false)
+	defer allow(true)
+	if _, err := admin.Exec(t.Context(), "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1", name); err != nil {
+		t.Fatal(err)
+	}
+	if got := s.get("/jobs"); got.status != http.StatusServiceUnavailable || got.header.Get("Retry-After") == "" {
+		t.Errorf("%+v", got)
+	}
+	if got := s.get("/open"); got.status != http.StatusOK {
+		t.Errorf("public: %+v", got)
+	}
+	allow(true)
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+		got := s.get("/jobs")
+		if got.status == http.StatusOK {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("no recovery: %+v", got)
+		}
+	}
+}
+
+// TestStartNamesTheHostOfAnUnreachableDatabaseAndNoPassword, after a bounded
+// wait; the configuration in force stays.
+func TestStartNamesTheHostOfAnUnreachableDatabaseAndNoPassword(t *testing.T) {
+	s, _ := newRealScene(t)
+	s.dsn = "postgres://someone:hunter2hunter2@127.0.0.1:1/none"
+	err := s.tryLoad("", realSite)
+	if err == nil || !strings.Contains(err.Error(), "127.0.0.1") || strings.Contains(err.Error(), "hunter2") {
+		t.Errorf("%v", err)
+	}
+	if got := s.get("/jobs"); got.status != http.StatusOK {
+		t.Errorf("the old configuration does not serve: %+v", got)
+	}
+}
+
+// TestHostHeadersChangeNothingInMetadata. A-19, X-02.
+func TestHostHeadersChangeNothingInMetadata(t *testing.T) {
+	s, _ := newRealScene(t)
+	for _, path := range []string{"/.well-known/oauth-authorization-server", "/.well-known/oauth-protected-resource"} {
+		plain := s.raw("GET " + path + " HTTP/1.1\nHost: api.example.com\nConnection: close\n\n")
+		evil := s.raw("GET " + path + " HTTP/1.1\nHost: evil.example\nConnection: close\nX-Forwarded-Host: evil.example\nForwarded: host=evil.example;proto=http\nX-Forwarded-Proto: http\n\n")
+		if plain.status != http.StatusOK || plain.body != evil.body || bytes.Contains([]byte(evil.body), []byte("evil")) {
+			t.Errorf("%s: %+v\n%+v", path, plain, evil)
+		}
+	}
+}
+
+// TestAdminIsNotReachableThroughTheSite. X-05.
+func TestAdminIsNotReachableThroughTheSite(t *testing.T) {
+	s, _ := newRealScene(t)
+	for _, request := range []string{
+		"GET /oauth/status HTTP/1.1\nHost: localhost:2019", "GET /config/ HTTP/1.1\nHost: localhost:2019", "GET /oauth/../oauth/status HTTP/1.1\nHost: localhost:2019",
+	} {
+		if got := s.raw(request + "\nConnection: close\n\n"); got.status < 400 {
+			t.Errorf("%s: %+v", request, got)
+		}
+	}
+}
