@@ -28,9 +28,10 @@ func (db *DB) read(ctx context.Context, step string, do call) error {
 	if err == nil {
 		ctx, cancel := db.deadline(ctx)
 		defer cancel()
-		if err = db.on(ctx, do); broken(err) && ctx.Err() == nil {
+		var broken bool
+		if broken, err = db.on(ctx, do); broken && ctx.Err() == nil {
 			db.pool.Reset() // its idle siblings are most likely dead too
-			err = db.on(ctx, do)
+			_, err = db.on(ctx, do)
 		}
 	}
 	return wrap(step, err)
@@ -56,14 +57,14 @@ func (db *DB) write(ctx context.Context, step string, do call) error {
 		db.breaker.leave(probe, nil, time.Now())
 		return wrap(step, fmt.Errorf("too many writes at once: %w", ctx.Err()))
 	}
-	err := db.on(ctx, do)
-	<-db.writing
-	if broken(err) {
+	broken, err := db.on(ctx, do)
+	if broken && ctx.Err() == nil {
 		db.pool.Reset()
-		if pgconn.SafeToRetry(err) && ctx.Err() == nil { // nothing was sent
-			err = db.on(ctx, do)
+		if pgconn.SafeToRetry(err) { // nothing was sent
+			_, err = db.on(ctx, do)
 		}
 	}
+	<-db.writing
 	db.breaker.leave(probe, ctx.Err(), time.Now())
 	return wrap(step, err)
 }
@@ -78,18 +79,23 @@ func (db *DB) deadline(ctx context.Context) (context.Context, context.CancelFunc
 	return context.WithDeadline(context.WithoutCancel(ctx), deadline)
 }
 
-func (db *DB) on(ctx context.Context, do call) error {
-	conn, err := db.pool.Acquire(ctx)
+// on runs do on a connection; broken: the connection failed, not the statement.
+// The wait for a free one is shorter than the call's deadline: when all are
+// held, who waits is told so before clients give up.
+func (db *DB) on(ctx context.Context, do call) (broken bool, err error) {
+	wait, cancel := context.WithTimeout(ctx, db.timeout/2)
+	conn, err := db.pool.Acquire(wait)
+	cancel()
 	if err != nil {
-		return fmt.Errorf("connect to %s: %w", db.hosts, err)
+		return true, fmt.Errorf("connect to %s: %w", db.hosts, err)
 	}
 	defer conn.Release()
 	err = do(ctx, conn)
 	if data := conn.Conn().PgConn().CustomData(); data[unreplicatedKey] != nil {
 		delete(data, unreplicatedKey)
-		return errUnreplicated
+		return false, errUnreplicated
 	}
-	return err
+	return err != nil && conn.Conn().IsClosed(), err
 }
 
 // inTx runs do in a transaction.
@@ -97,24 +103,6 @@ func inTx(do func(context.Context, pgx.Tx) error) call {
 	return func(ctx context.Context, conn *pgxpool.Conn) error {
 		return pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error { return do(ctx, tx) })
 	}
-}
-
-// broken reports whether the connection, not the statement, failed.
-func broken(err error) bool {
-	if err == nil || errors.Is(err, pgx.ErrNoRows) || errors.Is(err, errUnreplicated) || isAnswer(err) {
-		return false
-	}
-	var pgErr *pgconn.PgError
-	if errors.As(err, &pgErr) {
-		return brokenBy(pgErr)
-	}
-	return true
-}
-
-// isAnswer reports whether err is what storage found, not a failure to look.
-func isAnswer(err error) bool {
-	return errors.Is(err, issuer.ErrNotFound) || errors.Is(err, issuer.ErrReplayed) ||
-		errors.Is(err, issuer.ErrSessionLimit) || errors.Is(err, issuer.ErrExists)
 }
 
 // wrap names the step; no row is ErrNotFound.

@@ -38,6 +38,8 @@ type EmbeddedConfig struct {
 	// BinDir holds postgres and initdb. Empty: an installed server is looked
 	// for, and downloaded where there is none.
 	BinDir string
+	// Repository is where a server is downloaded from; empty: Maven Central.
+	Repository string
 	// Settings are added to the server's command line.
 	Settings map[string]string
 	// Ephemeral is for tests: nothing is synced to disk, and when this process

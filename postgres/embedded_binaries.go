@@ -35,7 +35,7 @@ func serverBinaries(ctx context.Context, cfg EmbeddedConfig, dir string) (string
 	if bin := newestServer(candidates, needed); bin != "" {
 		return bin, nil
 	}
-	bin, err := downloadServer(ctx, dir, needed)
+	bin, err := downloadServer(ctx, cfg.Repository, dir, needed)
 	if err != nil {
 		return "", fmt.Errorf("no postgres server %s is installed here (looked in PATH, /usr/lib/postgresql and where package managers put it), and downloading one failed: %w", wanted(needed), err)
 	}

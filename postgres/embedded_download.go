@@ -30,7 +30,7 @@ func downloadedBinDir(dir string) string { return filepath.Join(dir, "server", "
 // initdb refuses anyway, and as a user a server it started would be neither
 // ours to supervise nor on a unix socket. So it is handed a data path that
 // cannot become a directory, and what counts is whether the programs are there.
-func downloadServer(ctx context.Context, dir string, needed int) (string, error) {
+func downloadServer(ctx context.Context, repository, dir string, needed int) (string, error) {
 	if needed == 0 {
 		needed = newestDownload
 	}
@@ -51,15 +51,17 @@ func downloadServer(ctx context.Context, dir string, needed int) (string, error)
 	if err != nil {
 		return "", err
 	}
+	config := embeddedpostgres.DefaultConfig().
+		Version(version).Port(port).Logger(io.Discard).StartTimeout(10 * time.Second).
+		BinariesPath(server).
+		CachePath(filepath.Join(dir, "server-cache")).
+		RuntimePath(filepath.Join(dir, "server-tmp")).
+		DataPath(filepath.Join(blocked, "data"))
+	if repository != "" {
+		config = config.BinaryRepositoryURL(repository)
+	}
 	result := make(chan error, 1)
-	go func() {
-		result <- embeddedpostgres.NewDatabase(embeddedpostgres.DefaultConfig().
-			Version(version).Port(port).Logger(io.Discard).StartTimeout(10 * time.Second).
-			BinariesPath(server).
-			CachePath(filepath.Join(dir, "server-cache")).
-			RuntimePath(filepath.Join(dir, "server-tmp")).
-			DataPath(filepath.Join(blocked, "data"))).Start()
-	}()
+	go func() { result <- embeddedpostgres.NewDatabase(config).Start() }()
 	select {
 	case err = <-result:
 	case <-ctx.Done():

@@ -1,3 +1,5 @@
+//go:build unix
+
 package postgres_test
 
 import (
@@ -242,6 +244,35 @@ func TestUnreachableServerIsNamedWithoutItsPassword(t *testing.T) {
 	}
 }
 
+// R-11: with every connection held, who waits is refused in time.
+func TestExhaustedPoolRefusesInTime(t *testing.T) {
+	t.Parallel()
+	s := newScene(t, func(c *postgres.Config) { c.MaxConns, c.Timeout = 2, time.Second })
+	session := s.session("jobs:read")
+	tx, err := s.sql.Begin(s.ctx)
+	s.must(err)
+	defer tx.Rollback(s.ctx)
+	_, err = tx.Exec(s.ctx, `LOCK TABLE gpt_sessions`)
+	s.must(err)
+	start := time.Now()
+	parallel(50, func(int) {
+		if _, err := s.store.FindSession(s.ctx, session.ID, "app"); err == nil || errors.Is(err, issuer.ErrNotFound) {
+			t.Errorf("got %v", err)
+		}
+	})
+	if took := time.Since(start); took > 2*time.Second {
+		t.Errorf("refused after %s", took)
+	}
+	s.must(tx.Rollback(s.ctx))
+	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		if _, err := s.store.FindSession(s.ctx, session.ID, "app"); err == nil {
+			break
+		} else if time.Now().After(deadline) {
+			t.Fatal(err)
+		}
+	}
+}
+
 // A caller who hangs up takes nobody along.
 func TestCancelledReadDoesNotCancelTheOthers(t *testing.T) {
 	t.Parallel()
@@ -278,11 +309,15 @@ func BenchmarkReadSession(b *testing.B) {
 	}
 	defer conn.Close(ctx)
 	var id string
-	if err := conn.QueryRow(ctx, `WITH c AS (INSERT INTO gpt_clients (client_id) VALUES ('app') RETURNING client_id)
-		INSERT INTO gpt_sessions (user_id, client_id, scopes, expires_at) SELECT 'u', 'app', '{jobs:read}', now() + interval '1 day' FROM c RETURNING id::text`).Scan(&id); err != nil {
+	if _, err := conn.Exec(ctx, `INSERT INTO gpt_clients (client_id) VALUES ('app')`); err != nil {
+		b.Fatal(err)
+	}
+	if err := conn.QueryRow(ctx, `INSERT INTO gpt_sessions (user_id, client_id, scopes, expires_at)
+		VALUES ('u', 'app', '{jobs:read}', now() + interval '1 day') RETURNING id::text`).Scan(&id); err != nil {
 		b.Fatal(err)
 	}
 	reader := postgres.NewSessionReader(db)
+	b.ResetTimer()
 	b.ReportAllocs()
 	b.SetParallelism(32)
 	b.RunParallel(func(pb *testing.PB) {

@@ -1,3 +1,5 @@
+//go:build unix
+
 package postgres_test
 
 import (
@@ -20,7 +22,7 @@ import (
 // MIGRATE_DSN set it migrates that database and ends.
 func TestMain(m *testing.M) {
 	if dsn := os.Getenv("MIGRATE_DSN"); dsn != "" {
-		err := postgres.Migrate(context.Background(), postgres.MigrateConfig{DSN: dsn, Wait: time.Minute})
+		err := postgres.Migrate(context.Background(), postgres.MigrateConfig{DSN: dsn, AdoptFor: os.Getenv("MIGRATE_ADOPT"), Wait: time.Minute})
 		if err != nil {
 			os.Stderr.WriteString(err.Error())
 			os.Exit(1)
@@ -33,9 +35,9 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-func migrateProcess(dsn string) (*exec.Cmd, *strings.Builder) {
+func migrateProcess(dsn string, env ...string) (*exec.Cmd, *strings.Builder) {
 	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), "MIGRATE_DSN="+dsn)
+	cmd.Env = append(append(os.Environ(), "MIGRATE_DSN="+dsn), env...)
 	said := &strings.Builder{}
 	cmd.Stderr = said
 	return cmd, said
@@ -84,21 +86,30 @@ func TestFourProcessesMigrateAtOnce(t *testing.T) {
 // killed at any moment, the next one goes on from there.
 func TestMigrationResumesAfterKill(t *testing.T) {
 	t.Parallel()
-	dsn := postgrestest.New(t)
-	for range 6 {
-		cmd, _ := migrateProcess(dsn)
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		time.Sleep(time.Duration(20+rand.IntN(100)) * time.Millisecond)
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
-	}
-	if err := postgres.Migrate(context.Background(), postgres.MigrateConfig{DSN: dsn, Wait: time.Minute}); err != nil {
-		t.Fatal(err)
-	}
-	if err := postgres.MigrateDown(context.Background(), postgres.MigrateConfig{DSN: dsn}, 0); err != nil {
-		t.Fatal(err)
+	for name, old := range map[string]string{"fresh": "SELECT", "adopting": oldFirst + oldRows()} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dsn := postgrestest.New(t)
+			if _, err := connect(t, dsn).Exec(context.Background(), old, pgx.QueryExecModeSimpleProtocol); err != nil {
+				t.Fatal(err)
+			}
+			for range 6 {
+				cmd, _ := migrateProcess(dsn, "MIGRATE_ADOPT=app")
+				if err := cmd.Start(); err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(time.Duration(20+rand.IntN(100)) * time.Millisecond)
+				_ = cmd.Process.Kill()
+				_ = cmd.Wait()
+			}
+			cfg := postgres.MigrateConfig{DSN: dsn, AdoptFor: "app", Wait: time.Minute}
+			if err := postgres.Migrate(context.Background(), cfg); err != nil {
+				t.Fatal(err)
+			}
+			if err := postgres.MigrateDown(context.Background(), cfg, 0); err != nil {
+				t.Fatal(err)
+			}
+		})
 	}
 }
 

@@ -1,3 +1,5 @@
+//go:build unix
+
 package postgres_test
 
 import (
@@ -191,6 +193,10 @@ func TestCodeThatMayNotBeRedeemed(t *testing.T) {
 		"expired": func(s *scene, _ issuer.Digest) { s.exec(`UPDATE gpt_authorization_codes SET expires_at = now()`) },
 		"user disabled": func(s *scene, _ issuer.Digest) {
 			s.must(s.store.DisableUser(s.ctx, "demo@example.COM", issuer.Origin{}))
+		},
+		"user disabled, login left behind": func(s *scene, _ issuer.Digest) {
+			s.exec(`ALTER TABLE gpt_users DISABLE TRIGGER gpt_user_disabled`)
+			s.exec(`UPDATE gpt_users SET disabled_at = now()`)
 		},
 		"user deleted":    func(s *scene, _ issuer.Digest) { s.exec(`DELETE FROM gpt_users`) },
 		"client disabled": func(s *scene, _ issuer.Digest) { s.exec(`UPDATE gpt_clients SET disabled_at = now()`) },
