@@ -1,7 +1,7 @@
 GO ?= go
 FUZZTIME ?= 20s
 
-.PHONY: help run login build test lint fuzz bench deps
+.PHONY: help run login build test lint fuzz bench xcaddy deps
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -30,6 +30,9 @@ fuzz: ## every fuzz target for longer: make fuzz FUZZTIME=10m
 
 bench: build ## the benchmark tables
 	$(GO) run ./bench
+
+xcaddy: ## that xcaddy builds this checkout
+	scripts/xcaddy
 
 deps: ## what the tests need; installs it on Debian as root
 	scripts/deps
