@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/caddy-scope/caddy-scope/oauth"
@@ -134,9 +135,9 @@ const readSessionsSQL = `SELECT id, user_id, client_id, array_to_string(scopes, 
 // readAll answers every read of the batch. The leader's caller may hang up; the
 // others' answers do not depend on it.
 func (r *SessionReader) readAll(ctx context.Context, batch []*sessionRead) {
-	ids := make([]uuid.UUID, len(batch))
+	ids := make(pgtype.FlatArray[pgtype.UUID], len(batch)) // encoded without reflection
 	for i, read := range batch {
-		ids[i] = read.id
+		ids[i] = pgtype.UUID{Bytes: read.id, Valid: true}
 	}
 	found := make(map[uuid.UUID]validator.Session, len(batch))
 	err := r.db.read(context.WithoutCancel(ctx), "read sessions", func(ctx context.Context, conn *pgxpool.Conn) error {
