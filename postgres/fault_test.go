@@ -295,6 +295,19 @@ func TestCancelledReadDoesNotCancelTheOthers(t *testing.T) {
 	}
 }
 
+// Whoever leads a round reads for the others too: that its own caller hung up
+// meanwhile must not reach the query.
+func TestLeaderWhoseCallerHungUpStillReads(t *testing.T) {
+	t.Parallel()
+	s := newScene(t)
+	session := s.session("jobs:read")
+	gone, cancel := context.WithCancel(s.ctx)
+	cancel()
+	if _, err := postgres.NewSessionReader(s.db).ReadSession(gone, session.ID); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func BenchmarkReadSession(b *testing.B) {
 	dsn := postgrestest.Migrated(b)
 	ctx := context.Background()
