@@ -205,3 +205,42 @@ func TestAdminIsNotReachableThroughTheSite(t *testing.T) {
 		}
 	}
 }
+
+// TestMetadataOfAnotherOriginIsServedInItsSite: RFC 9728 section 3.
+func TestMetadataOfAnotherOriginIsServedInItsSite(t *testing.T) {
+	s, _ := newRealScene(t)
+	s.load("", `
+	@other host other.example.com
+	handle @other {
+		oauth_server metadata
+		oauth_protect {
+			resource https://other.example.com/v1
+			GET /v1/jobs jobs:read
+		}
+		reverse_proxy UPSTREAM
+	}
+	handle {
+		oauth_server
+		oauth_protect jobs:write
+		reverse_proxy UPSTREAM
+	}
+`)
+	at := func(host, path string) answer {
+		return s.raw("GET " + path + " HTTP/1.1\nHost: " + host + "\nConnection: close\n\n")
+	}
+	const document = "/.well-known/oauth-protected-resource/v1"
+	got := at("other.example.com", document)
+	if got.status != http.StatusOK || !strings.Contains(got.body, `"resource":"https://other.example.com/v1"`) || strings.Contains(got.body, "jobs:write") {
+		t.Errorf("%+v", got)
+	}
+	if got := at("api.example.com", document); got.status != http.StatusNotFound {
+		t.Errorf("at the issuer's: %+v", got)
+	}
+	if got := at("other.example.com", "/oauth/jwks.json"); got.status == http.StatusOK {
+		t.Errorf("more than metadata: %+v", got)
+	}
+	challenge := at("other.example.com", "/v1/jobs").header.Get("WWW-Authenticate")
+	if !strings.Contains(challenge, `resource_metadata="https://other.example.com`+document+`"`) {
+		t.Errorf("challenge %q", challenge)
+	}
+}

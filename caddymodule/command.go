@@ -29,12 +29,14 @@ or not. The configuration is the Caddyfile in the current directory unless
 --config says otherwise; secrets come from the same environment as the server's.
 
 Exit status: 0 done, 1 not done.`,
-		CobraFunc: func(cmd *cobra.Command) {
-			cmd.PersistentFlags().StringP("config", "c", "", "Configuration file (default: Caddyfile)")
-			cmd.PersistentFlags().StringP("adapter", "a", "", "Name of the config adapter to apply (default: caddyfile)")
-			cmd.AddCommand(userCommand(), migrateCommand(), keyCommand())
-		},
+		CobraFunc: addOAuthCommands,
 	})
+}
+
+func addOAuthCommands(cmd *cobra.Command) {
+	cmd.PersistentFlags().StringP("config", "c", "", "Configuration file (default: Caddyfile)")
+	cmd.PersistentFlags().StringP("adapter", "a", "", "Name of the config adapter to apply (default: caddyfile)")
+	cmd.AddCommand(userCommand(), migrateCommand(), keyCommand())
 }
 
 // runWithApp makes the function of a command: it loads the configuration, hands the

@@ -72,6 +72,7 @@ func FuzzForwardedPathIsUnderItsOwnRule(f *testing.F) {
 	}
 	s := newGateScene(f, fuzzSite)
 	f.Fuzz(func(t *testing.T, target string) {
+		s.t = t
 		if strings.ContainsAny(target, " \r\n") || target == "" {
 			return
 		}

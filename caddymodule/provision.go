@@ -125,8 +125,8 @@ func (a *App) client(s *ClientSettings) (*issuer.Client, error) {
 		return nil, err
 	}
 	for _, uri := range c.RedirectURIs {
-		if err := checkRedirectURI(uri); err != nil {
-			return nil, err
+		if err := issuer.CheckRedirectURI(uri); err != nil {
+			return nil, fmt.Errorf("redirect_uri %q: %w", uri, err)
 		}
 	}
 	if len(c.RedirectURIs) == 0 && slices.Contains(c.Grants, "authorization_code") {

@@ -2,7 +2,9 @@ package caddymodule
 
 import (
 	"fmt"
+	"net"
 	"net/http"
+	"net/url"
 	"strings"
 
 	"github.com/caddyserver/caddy/v2"
@@ -79,8 +81,37 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhtt
 		w.Header().Set("Cache-Control", "no-store")
 		return caddyhttp.Error(http.StatusServiceUnavailable, fmt.Errorf("oauth_server: %w", err))
 	}
-	s.app.runtime.server.ServeHTTP(w, r)
+	server := s.app.runtime.server
+	if origin, ok := s.app.otherOrigin(r); ok && isResourceMetadata(r.URL.Path) {
+		server.ResourceMetadata(origin).ServeHTTP(w, r)
+		return nil
+	}
+	server.ServeHTTP(w, r)
 	return nil
+}
+
+// otherOrigin returns the origin of resources that the request's host names,
+// when it is not the issuer's. The host only chooses among configured
+// documents; nothing of it stands in one.
+func (a *App) otherOrigin(r *http.Request) (string, bool) {
+	asked := hostname(r.Host)
+	if strings.EqualFold(asked, a.issuerURL.Hostname()) {
+		return "", false
+	}
+	for _, resource := range a.protectedResources() {
+		origin := oauth.Origin(resource.Identifier)
+		if u, err := url.Parse(origin); err == nil && strings.EqualFold(u.Hostname(), asked) {
+			return origin, true
+		}
+	}
+	return "", false
+}
+
+func hostname(hostport string) string {
+	if host, _, err := net.SplitHostPort(hostport); err == nil {
+		return host
+	}
+	return strings.Trim(hostport, "[]")
 }
 
 // Interface guards

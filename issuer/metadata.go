@@ -74,11 +74,23 @@ func (s *Server) handleServerMetadata(w http.ResponseWriter, r *http.Request) {
 	writeDocument(w, r, m)
 }
 
-// handleResourceMetadata serves RFC 9728 metadata for every resource of this
-// origin: at the path made from its identifier, and at the root if the issuer
-// itself is one, or there is only one.
+// handleResourceMetadata serves RFC 9728 metadata for every resource of the
+// issuer's origin.
 func (s *Server) handleResourceMetadata(w http.ResponseWriter, r *http.Request) {
-	origin := oauth.Origin(s.cfg.Issuer)
+	s.serveResourceMetadata(w, r, oauth.Origin(s.cfg.Issuer))
+}
+
+// ResourceMetadata answers RFC 9728 metadata for the resources of an origin
+// other than the issuer's, at which nothing else of the server stands.
+func (s *Server) ResourceMetadata(origin string) http.Handler {
+	serve := func(w http.ResponseWriter, r *http.Request) { s.serveResourceMetadata(w, r, origin) }
+	return onlyMethods(withCORS(serve, http.MethodGet), http.MethodGet, http.MethodOptions)
+}
+
+// serveResourceMetadata serves each resource of the origin at the path made
+// from its identifier, and at the root if the origin itself is one, or there is
+// only one.
+func (s *Server) serveResourceMetadata(w http.ResponseWriter, r *http.Request, origin string) {
 	var here []ProtectedResource
 	for _, resource := range s.cfg.Resources() {
 		if oauth.Origin(resource.Identifier) != origin {
