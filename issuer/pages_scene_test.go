@@ -7,6 +7,7 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"io"
 	"net/http"
 	"net/http/cookiejar"
@@ -470,6 +471,9 @@ func (s *pageStore) UserSessions(_ context.Context, userID string) (sessions []S
 
 func (s *pageStore) EndUserSession(_ context.Context, sessionID, userID string, _ Origin) error {
 	return s.locked(func() error {
+		if !strings.HasPrefix(sessionID, "s") { // as a database takes what is no uuid
+			return errors.New("invalid input syntax for type uuid")
+		}
 		n := len(s.sessions)
 		s.sessions = slices.DeleteFunc(s.sessions, func(session Session) bool { return session.ID == sessionID && session.UserID == userID })
 		if len(s.sessions) == n {
