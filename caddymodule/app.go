@@ -16,6 +16,7 @@ import (
 
 	"github.com/caddy-scope/caddy-scope/issuer"
 	"github.com/caddy-scope/caddy-scope/oauth"
+	"github.com/caddy-scope/caddy-scope/validator"
 )
 
 const (
@@ -56,6 +57,8 @@ type App struct {
 	ctx    caddy.Context
 	logger *zap.Logger
 
+	tokens *validator.TokenCache
+
 	surveyOnce sync.Once
 	survey     *routeSurvey
 	surveyErr  error
@@ -81,7 +84,7 @@ func (a *App) Provision(ctx caddy.Context) error {
 	a.ctx, a.logger, a.started = ctx, ctx.Logger(), make(chan struct{})
 	for _, step := range []func() error{
 		a.provisionIssuer, a.provisionScopes, a.provisionClients, a.provisionLifetimes,
-		a.provisionPostgres, a.provisionSecrets, a.provisionSigningKeys, a.provisionLogins,
+		a.provisionPostgres, a.provisionSecrets, a.provisionSigningKeys, a.provisionLogins, a.provisionTokens,
 	} {
 		if err := step(); err != nil {
 			return err

@@ -14,15 +14,43 @@ import (
 
 	"github.com/caddy-scope/caddy-scope/issuer"
 	"github.com/caddy-scope/caddy-scope/postgres"
+	"github.com/caddy-scope/caddy-scope/validator"
 )
 
-// The embedded server and the pool outlive a reload: the new configuration
-// finds what the old one opened, whatever else has changed. Their keys hold
-// nothing but what they are.
+// The embedded server, the pool and the verified tokens outlive a reload: the
+// new configuration finds what the old one opened, whatever else has changed.
+// Their keys hold nothing but what they are.
 var (
 	embeddedServers = caddy.NewUsagePool() // by data directory
 	pools           = caddy.NewUsagePool() // by poolKey
+	tokenCaches     = caddy.NewUsagePool() // one, by tokenCacheKey
 )
+
+const (
+	tokenCacheKey = "tokens"
+	// maxTokenBytes bounds the verified tokens that are kept: some 30,000 of
+	// ordinary size. One that found no room is verified again.
+	maxTokenBytes = 64 << 20
+)
+
+type sharedTokens struct{ *validator.TokenCache }
+
+// Destruct implements caddy.Destructor.
+func (sharedTokens) Destruct() error { return nil }
+
+// provisionTokens finds the verified tokens of the process. They say nothing
+// that a configuration decides, so that all of them share one cache.
+func (a *App) provisionTokens() error {
+	shared, _, err := tokenCaches.LoadOrNew(tokenCacheKey, func() (caddy.Destructor, error) {
+		return sharedTokens{validator.NewTokenCache(maxTokenBytes)}, nil
+	})
+	if err != nil {
+		return err
+	}
+	a.onRelease(func() error { _, err := tokenCaches.Delete(tokenCacheKey); return err })
+	a.tokens = shared.(sharedTokens).TokenCache
+	return nil
+}
 
 type poolKey struct {
 	dsn, schema string

@@ -108,6 +108,7 @@ func (p *Protect) Provision(ctx caddy.Context) error {
 		PassUnmatched: p.PassUnmatched,
 		Keys:          app,
 		Sessions:      app,
+		Tokens:        app.tokens,
 		ClientAllowed: app.clientAllowed,
 		CORSOrigins:   p.CORS,
 	})

@@ -9,6 +9,7 @@ import (
 	"io"
 	"math/big"
 	"strings"
+	"time"
 	"unicode/utf8"
 )
 
@@ -183,23 +184,23 @@ func stringMember(members map[string]json.RawMessage, name string) (string, erro
 
 // timeMember returns a member that must be a JSON integer: seconds since 1970,
 // after 0 and before the year 36812.
-func timeMember(members map[string]json.RawMessage, name string) (int64, error) {
+func timeMember(members map[string]json.RawMessage, name string) (time.Time, error) {
 	raw, ok := members[name]
 	if !ok {
-		return 0, errMalformed(name + " is missing")
+		return time.Time{}, errMalformed(name + " is missing")
 	}
 	if len(raw) > 12 {
-		return 0, errMalformed(name + " is out of bounds")
+		return time.Time{}, errMalformed(name + " is out of bounds")
 	}
 	var seconds int64
 	for _, c := range raw {
 		if c < '0' || c > '9' {
-			return 0, errMalformed(name + " is not an integer")
+			return time.Time{}, errMalformed(name + " is not an integer")
 		}
 		seconds = seconds*10 + int64(c-'0')
 	}
 	if seconds <= 0 {
-		return 0, errMalformed(fmt.Sprintf("%s is %d", name, seconds))
+		return time.Time{}, errMalformed(fmt.Sprintf("%s is %d", name, seconds))
 	}
-	return seconds, nil
+	return time.Unix(seconds, 0), nil
 }

@@ -40,6 +40,9 @@ type Config struct {
 	Rules    []Rule         // the scope rules. Required.
 	Keys     KeySource      // Required.
 	Sessions SessionReader  // Required.
+	// Tokens keeps verified tokens; resources may share it. nil: every token is
+	// verified every time.
+	Tokens *TokenCache
 	// ClientAllowed reports whether a client is (still) registered. nil: all are.
 	ClientAllowed func(clientID string) bool
 	// PassUnmatched lets requests go on that no rule names: the table was made

@@ -54,7 +54,7 @@ func New(cfg Config) (*Resource, error) {
 		cfg:         cfg,
 		table:       table,
 		metadataURL: oauth.ResourceMetadataURL(cfg.Resource),
-		verifier:    &verifier{cfg.Issuer, cfg.Resource, cfg.Keys, cfg.Leeway, cfg.Now},
+		verifier:    &verifier{cfg.Issuer, cfg.Resource, cfg.Keys, cfg.Tokens, cfg.Leeway, cfg.Now},
 	}
 	if cfg.PassUnmatched {
 		r.folded = foldTable(table)
@@ -165,29 +165,28 @@ func (r *Resource) authenticate(req *http.Request, rule *Rule) (Identity, *Refus
 	if refusal != nil {
 		return Identity{}, refusal
 	}
-	c, err := r.verifier.verify(token)
+	t, err := r.verifier.verify(req.Context(), token)
 	if err != nil {
 		return Identity{}, invalidToken(err)
 	}
-	session, refusal := r.readSession(req.Context(), c)
+	session, refusal := r.readSession(req.Context(), &t.claims)
 	if refusal != nil {
 		return Identity{}, refusal
 	}
-	if !r.cfg.ClientAllowed(c.clientID) {
+	if !r.cfg.ClientAllowed(t.clientID) {
 		return Identity{}, invalidToken(errors.New("the client is not registered any more"))
 	}
-	// A token never exceeds its session as it stands now.
-	scopes := r.cfg.Catalog.Expand(c.scopes).Intersect(r.cfg.Catalog.Expand(session.Scopes))
-	if !rule.allows(scopes) {
+	granted := t.grantedBy(session.Scopes, r.cfg.Catalog)
+	if !rule.allows(granted.scopes) {
 		return Identity{}, insufficientScope()
 	}
 	return Identity{
-		UserID: c.userID, ClientID: c.clientID, SessionID: c.sessionID,
-		Scopes: scopes.String(), ExpiresAt: c.expiresAt,
+		UserID: t.userID, ClientID: t.clientID, SessionID: t.sessionID,
+		Scopes: granted.text, ExpiresAt: t.expiresAt,
 	}, nil
 }
 
-func (r *Resource) readSession(ctx context.Context, c claims) (Session, *Refusal) {
+func (r *Resource) readSession(ctx context.Context, c *claims) (Session, *Refusal) {
 	session, err := r.cfg.Sessions.ReadSession(ctx, c.sessionID)
 	switch {
 	case errors.Is(err, ErrSessionEnded):

@@ -262,15 +262,3 @@ func TestBadTokensCostLittleMemory(t *testing.T) {
 		t.Errorf("%d bytes per bad token", result.AllocedBytesPerOp())
 	}
 }
-
-func BenchmarkAuthorize(b *testing.B) {
-	s := newScene(b)
-	r := request("GET", "/jobs/17")
-	r.Header.Set("Authorization", "Bearer "+s.minter.Token(validatortest.Claims("jobs:read")))
-	b.ReportAllocs()
-	for b.Loop() {
-		if _, err := s.Authorize(r); err != nil {
-			b.Fatal(err)
-		}
-	}
-}

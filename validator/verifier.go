@@ -1,9 +1,9 @@
 package validator
 
 import (
+	"context"
 	"crypto/ecdsa"
 	"crypto/sha256"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"math/big"
@@ -12,12 +12,16 @@ import (
 	"github.com/caddy-scope/caddy-scope/oauth"
 )
 
-// claims of a verified access token. RFC 9068 section 2.2.
+// claims of an access token. RFC 9068 section 2.2.
 type claims struct {
+	issuer    string
+	audience  string
 	userID    string
 	clientID  string
 	sessionID string
 	scopes    oauth.ScopeSet
+	issuedAt  time.Time
+	notBefore time.Time // zero: no such claim
 	expiresAt time.Time
 }
 
@@ -26,32 +30,48 @@ type verifier struct {
 	issuer   string
 	audience string
 	keys     KeySource
+	cache    *TokenCache // nil: every token is verified every time
 	leeway   time.Duration
 	now      func() time.Time
 }
 
-// verify checks the token by itself: form, key, signature, claims. It touches
+// verify checks the token by itself: form, key, claims, signature. It touches
 // no session. The error is for the log; the client hears invalid_token.
-// Cheap checks come first, so that a flood of bad tokens costs less than good
-// ones.
-func (v *verifier) verify(token string) (claims, error) {
+//
+// What is cheap comes first, so that a flood of bad tokens costs less than good
+// ones; nothing that the token says is used before its signature is verified.
+func (v *verifier) verify(ctx context.Context, token string) (*verifiedToken, error) {
+	if known, ok := v.cache.get(token); ok {
+		// The bytes are known; the key may have been retired since.
+		if key, ok := v.keys.VerificationKey(known.kid); !ok || key != known.key && !key.Equal(known.key) {
+			return nil, errors.New("unknown kid")
+		}
+		return known, v.check(&known.claims)
+	}
 	compact, err := strictCompact(token)
 	if err != nil {
-		return claims{}, err
+		return nil, err
 	}
 	key, ok := v.keys.VerificationKey(compact.kid)
 	if !ok {
-		return claims{}, errors.New("unknown kid")
+		return nil, errors.New("unknown kid")
 	}
-	if !compact.verifies(key) {
-		return claims{}, errors.New("signature does not verify")
-	}
-	members, err := readObject(compact.payload)
+	said, err := readClaims(compact.payload)
 	if err != nil {
-		return claims{}, err
+		return nil, err
 	}
-	return v.readClaims(members)
+	if err := v.check(&said); err != nil {
+		return nil, err
+	}
+	return v.cache.verifyOnce(ctx, token, func() (*verifiedToken, error) {
+		if !compact.verifies(key) {
+			return nil, errBadSignature
+		}
+		return &verifiedToken{claims: said, kid: compact.kid, key: key}, nil
+	})
 }
+
+var errBadSignature = errors.New("signature does not verify")
 
 // verifies reports whether the signature is key's over exactly the bytes that
 // came. After the gate there is one algorithm and one form left, so that a JWT
@@ -64,71 +84,63 @@ func (t *compactToken) verifies(key *ecdsa.PublicKey) bool {
 	return ecdsa.Verify(key, digest[:], r, s)
 }
 
-func (v *verifier) readClaims(members map[string]json.RawMessage) (claims, error) {
-	var c claims
-	var issuer, audience, scope string
+// readClaims reads the claims, each of the right type, and judges none of them.
+func readClaims(payload []byte) (c claims, err error) {
+	members, err := readObject(payload)
+	if err != nil {
+		return claims{}, err
+	}
 	for _, member := range []struct {
 		name string
 		into *string
 	}{
-		{"iss", &issuer}, {"aud", &audience}, {"sub", &c.userID}, {"client_id", &c.clientID}, {"sid", &c.sessionID},
+		{"iss", &c.issuer}, {"aud", &c.audience}, {"sub", &c.userID}, {"client_id", &c.clientID}, {"sid", &c.sessionID},
+		{"jti", new(string)},
 	} {
-		s, err := stringMember(members, member.name)
-		if err != nil {
+		if *member.into, err = stringMember(members, member.name); err != nil {
 			return claims{}, err
 		}
-		*member.into = s
-	}
-	if _, err := stringMember(members, "jti"); err != nil {
-		return claims{}, err
-	}
-	switch {
-	case issuer != v.issuer:
-		return claims{}, errors.New("issued by another issuer")
-	case audience != v.audience:
-		return claims{}, errors.New("issued for another resource")
 	}
 	if _, ok := members["scope"]; ok {
-		var err error
-		if scope, err = stringMember(members, "scope"); err != nil {
+		scope, err := stringMember(members, "scope")
+		if err != nil {
+			return claims{}, err
+		}
+		if c.scopes, err = oauth.ParseScope(scope); err != nil {
+			return claims{}, fmt.Errorf("scope claim: %w", err)
+		}
+	}
+	if c.issuedAt, err = timeMember(members, "iat"); err != nil {
+		return claims{}, err
+	}
+	if c.expiresAt, err = timeMember(members, "exp"); err != nil {
+		return claims{}, err
+	}
+	if _, ok := members["nbf"]; ok {
+		if c.notBefore, err = timeMember(members, "nbf"); err != nil {
 			return claims{}, err
 		}
 	}
-	scopes, err := oauth.ParseScope(scope)
-	if err != nil {
-		return claims{}, fmt.Errorf("scope claim: %w", err)
-	}
-	c.scopes = scopes
-	return c, v.readTimes(members, &c)
+	return c, nil
 }
 
-func (v *verifier) readTimes(members map[string]json.RawMessage, c *claims) error {
-	issued, err := timeMember(members, "iat")
-	if err != nil {
-		return err
-	}
-	expires, err := timeMember(members, "exp")
-	if err != nil {
-		return err
-	}
-	c.expiresAt = time.Unix(expires, 0)
+// check judges the claims as they stand now. It runs at every request, for
+// known tokens too.
+func (v *verifier) check(c *claims) error {
 	now := v.now()
 	switch {
+	case c.issuer != v.issuer:
+		return errors.New("issued by another issuer")
+	case c.audience != v.audience:
+		return errors.New("issued for another resource")
 	case !now.Before(c.expiresAt.Add(v.leeway)):
 		return errors.New("expired")
-	case time.Unix(issued, 0).After(now.Add(v.leeway)):
+	case c.issuedAt.After(now.Add(v.leeway)):
 		return errors.New("issued in the future")
-	case expires <= issued:
+	case !c.expiresAt.After(c.issuedAt):
 		return errors.New("expires before it was issued")
-	}
-	if _, ok := members["nbf"]; ok {
-		notBefore, err := timeMember(members, "nbf")
-		if err != nil {
-			return err
-		}
-		if time.Unix(notBefore, 0).After(now.Add(v.leeway)) {
-			return errors.New("not valid yet")
-		}
+	case c.notBefore.After(now.Add(v.leeway)):
+		return errors.New("not valid yet")
 	}
 	return nil
 }

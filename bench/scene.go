@@ -1,0 +1,147 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/pem"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/caddy-scope/caddy-scope/postgres"
+)
+
+const (
+	clientID = "bench"
+	userID   = "user-1"
+)
+
+// scene is what every scenario shares: a database with live sessions, the key
+// that signs their tokens, and an upstream.
+type scene struct {
+	dir        string
+	database   *postgres.Embedded
+	key        *ecdsa.PrivateKey
+	signingKey string // as the word signing_key takes it
+	sessions   []uuid.UUID
+	upstream   *http.Server
+	address    string // of the upstream
+}
+
+func newScene(ctx context.Context, sessions int) (s *scene, err error) {
+	s = &scene{}
+	defer func() {
+		if err != nil {
+			s.close()
+		}
+	}()
+	if s.dir, err = os.MkdirTemp("", "caddy-scope-bench"); err != nil {
+		return nil, err
+	}
+	// Postgres may run as another user, who has to get through.
+	if err := os.Chmod(s.dir, 0o711); err != nil {
+		return nil, err
+	}
+	config := postgres.EmbeddedConfig{DataDir: filepath.Join(s.dir, "postgres"), Ephemeral: true}
+	if s.database, err = postgres.StartEmbedded(ctx, config); err != nil {
+		return nil, err
+	}
+	if err := postgres.Migrate(ctx, postgres.MigrateConfig{DSN: s.database.DSN()}); err != nil {
+		return nil, err
+	}
+	if err := s.makeKey(); err != nil {
+		return nil, err
+	}
+	if err := s.listen(); err != nil {
+		return nil, err
+	}
+	for range sessions {
+		s.sessions = append(s.sessions, uuid.New())
+	}
+	return s, s.insertSessions(ctx)
+}
+
+func (s *scene) makeKey() (err error) {
+	if s.key, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader); err != nil {
+		return err
+	}
+	der, err := x509.MarshalPKCS8PrivateKey(s.key)
+	if err != nil {
+		return err
+	}
+	block := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
+	s.signingKey = base64.StdEncoding.EncodeToString(block)
+	return nil
+}
+
+func (s *scene) insertSessions(ctx context.Context) error {
+	conn, err := pgx.Connect(ctx, s.database.DSN())
+	if err != nil {
+		return fmt.Errorf("insert sessions: %w", err)
+	}
+	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
+	if _, err := conn.Exec(ctx, `INSERT INTO gpt_clients (client_id) VALUES ($1)`, clientID); err != nil {
+		return fmt.Errorf("insert client: %w", err)
+	}
+	scopes := []string{"jobs:read"}
+	expires := time.Now().Add(24 * time.Hour)
+	_, err = conn.CopyFrom(ctx, pgx.Identifier{"gpt_sessions"},
+		[]string{"id", "user_id", "client_id", "scopes", "granted_scopes", "expires_at"},
+		pgx.CopyFromSlice(len(s.sessions), func(i int) ([]any, error) {
+			return []any{s.sessions[i], userID, clientID, scopes, scopes, expires}, nil
+		}))
+	if err != nil {
+		return fmt.Errorf("insert sessions: %w", err)
+	}
+	if _, err := conn.Exec(ctx, `ANALYZE gpt_sessions`); err != nil {
+		return fmt.Errorf("analyze: %w", err)
+	}
+	return nil
+}
+
+// listen starts the upstream: a fixed answer of the size of a small API's.
+func (s *scene) listen() error {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	s.address = listener.Addr().String()
+	body := append([]byte(`{"jobs":[`), bytes.Repeat([]byte(`{"id":"job-1","title":"Engineer"},`), 15)...)
+	body = append(body, `{}]}`...)
+	s.upstream = &http.Server{
+		ReadHeaderTimeout: 10 * time.Second,
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			_, _ = io.Copy(io.Discard, r.Body)
+			w.Header().Set("Content-Type", "application/json")
+			_, _ = w.Write(body)
+		}),
+	}
+	go func() { _ = s.upstream.Serve(listener) }()
+	return nil
+}
+
+func (s *scene) close() {
+	if s.upstream != nil {
+		_ = s.upstream.Close()
+	}
+	if s.database != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+		defer cancel()
+		_ = s.database.Stop(ctx)
+	}
+	if s.dir != "" {
+		_ = os.RemoveAll(s.dir)
+	}
+}

@@ -1,0 +1,45 @@
+package validator
+
+import (
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// TestFirstSightIsShared: requests that bring the same new token while its
+// signature is being checked wait for that one check.
+func TestFirstSightIsShared(t *testing.T) {
+	const callers = 50
+	cache := NewTokenCache(1 << 20)
+	var runs atomic.Int64
+	checking, goOn := make(chan struct{}), make(chan struct{})
+	verify := func() (*verifiedToken, error) {
+		if runs.Add(1) == 1 {
+			close(checking)
+		}
+		<-goOn
+		return &verifiedToken{claims: claims{expiresAt: time.Now().Add(time.Minute)}}, nil
+	}
+	results := make([]*verifiedToken, callers)
+	var wg sync.WaitGroup
+	call := func(i int) {
+		wg.Go(func() { results[i], _ = cache.verifyOnce(t.Context(), strings.Clone("a.b.c"), verify) })
+	}
+	call(0)
+	<-checking
+	for i := 1; i < callers; i++ {
+		call(i)
+	}
+	close(goOn)
+	wg.Wait()
+	if n := runs.Load(); n != 1 {
+		t.Errorf("%d checks, want 1", n)
+	}
+	for i, got := range results {
+		if got == nil || got != results[0] {
+			t.Errorf("caller %d got another result", i)
+		}
+	}
+}
