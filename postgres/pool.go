@@ -84,6 +84,7 @@ func Open(ctx context.Context, cfg Config) (*DB, error) {
 	for {
 		err := db.Ready(ctx)
 		if err == nil {
+			db.warnOfLossyCommits(ctx)
 			return db, nil
 		}
 		select {
@@ -107,7 +108,7 @@ func configure(pc *pgxpool.Config, cfg Config) {
 		// A gateway that found a standby would fail at its first write.
 		cc.ValidateConnect = pgconn.ValidateConnectTargetSessionAttrsReadWrite
 	}
-	dialer := &net.Dialer{Timeout: 2 * time.Second, KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 5 * time.Second, Interval: 2 * time.Second, Count: 3}}
+	dialer := &net.Dialer{Timeout: 2 * time.Second, Control: limitUnacked, KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 5 * time.Second, Interval: 2 * time.Second, Count: 3}}
 	cc.DialFunc = dialer.DialContext
 	if cfg.Pooled {
 		cc.DefaultQueryExecMode = pgx.QueryExecModeCacheDescribe // unnamed statements only
@@ -147,6 +148,35 @@ func (db *DB) Ready(ctx context.Context) error {
 		}
 		return nil
 	})
+}
+
+// warnOfLossyCommits tells the owner when the server may forget what it has
+// confirmed. A code redeemed or a session revoked just before a crash would
+// then come back to life.
+func (db *DB) warnOfLossyCommits(ctx context.Context) {
+	var commit, sync string
+	err := db.read(ctx, "read settings", func(ctx context.Context, conn *pgxpool.Conn) error {
+		return conn.QueryRow(ctx, `SELECT current_setting('synchronous_commit'), current_setting('fsync')`).Scan(&commit, &sync)
+	})
+	if err != nil {
+		db.logger.Debug("could not read the server's settings", zap.Error(err))
+		return
+	}
+	if warning := lossyCommits(commit, sync); warning != "" {
+		db.logger.Warn(warning, zap.String("synchronous_commit", commit), zap.String("fsync", sync))
+	}
+}
+
+// lossyCommits says what the settings put at risk, or "".
+func lossyCommits(commit, sync string) string {
+	const consequence = ": revoked sessions and used codes would be valid again"
+	switch {
+	case sync == "off" || commit == "off":
+		return "the Postgres server may lose commits in a crash" + consequence
+	case commit == "local":
+		return "the Postgres server does not wait for standbys and may lose commits in a failover" + consequence
+	}
+	return ""
 }
 
 // Close ends all connections, without waiting for those that hang.
