@@ -27,16 +27,35 @@ type AuthorizationRequest struct {
 	RedirectURISent bool // false: the client's only one was taken
 	Scopes          oauth.ScopeSet
 	Resource        string // configured identifier
-	State           string
+	State           opaque
 	StateSent       bool
 	CodeChallenge   string // S256; empty: none
 	Prompt          []string
 	MaxAge          *time.Duration
-	LoginHint       string
-	UILocales       string
+	LoginHint       string // an email address
 	CreatedAt       time.Time
 	BrowserDigest   Digest    // of the cookie of the browser it began in
 	ReauthAfter     time.Time // the login must be newer; zero: any
+}
+
+// opaque is text of the client that is given back byte for byte: JSON would
+// mend what is not UTF-8.
+type opaque string
+
+// maxState bounds the state, so that a page that was shown can be sent: the
+// sealed request, twice in base64, fits in maxPageForm.
+const maxState = 16 << 10
+
+// MarshalText encodes the bytes in base64.
+func (o opaque) MarshalText() ([]byte, error) {
+	return []byte(base64.RawStdEncoding.EncodeToString([]byte(o))), nil
+}
+
+// UnmarshalText is the inverse of MarshalText.
+func (o *opaque) UnmarshalText(text []byte) error {
+	raw, err := base64.RawStdEncoding.DecodeString(string(text))
+	*o = opaque(raw)
+	return err
 }
 
 // sealRequest encrypts the request for the hidden field `request`.

@@ -20,13 +20,16 @@ const codePrefix = "gpt_ac_"
 
 // handleAuthorize begins an authorization. RFC 6749 section 4.1.1.
 func (s *Server) handleAuthorize(w http.ResponseWriter, r *http.Request) {
-	values := r.URL.Query()
 	if r.Method == http.MethodPost {
-		form, ok := s.readPageForm(w, r)
-		if !ok {
-			return
-		}
-		values = form
+		s.authorizeByPost(w, r)
+		return
+	}
+	// Not URL.Query, which drops what it cannot read: a state that is lost, or a
+	// second redirect_uri that only the next reader sees.
+	values, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		s.errorWords(w, r, http.StatusBadRequest, "broken")
+		return
 	}
 	// 1. Who asks, and where the answer may go. Until both are proven there is a
 	// page and no redirect: anything else is an open redirector.
@@ -49,19 +52,30 @@ func (s *Server) handleAuthorize(w http.ResponseWriter, r *http.Request) {
 	s.continueAuthorization(w, r, req, client)
 }
 
+// authorizeByPost turns a posted request into the GET that says the same. The
+// form comes from the client's site, and a browser sends our cookies, which are
+// SameSite=Lax, not with that but with the GET. RFC 6749 section 3.1.
+func (s *Server) authorizeByPost(w http.ResponseWriter, r *http.Request) {
+	r.Body = http.MaxBytesReader(w, r.Body, maxPageForm)
+	if err := r.ParseForm(); err != nil || r.URL.RawQuery != "" { // of another media type nothing is read
+		s.errorWords(w, r, http.StatusBadRequest, "broken")
+		return
+	}
+	s.seeOther(w, authorizePath, r.PostForm)
+}
+
 // proveTarget finds client and redirect URI, or answers with a page.
 func (s *Server) proveTarget(w http.ResponseWriter, r *http.Request, values url.Values) (*Client, *AuthorizationRequest, bool) {
-	fail := func(explanation string) (*Client, *AuthorizationRequest, bool) {
-		s.errorPage(w, r, http.StatusBadRequest, "This link does not work", explanation,
-			"Go back to the application you came from and try again. If it happens again, tell its makers.")
+	fail := func(why string) (*Client, *AuthorizationRequest, bool) {
+		s.errorPage(w, r, http.StatusBadRequest, words.text("link.title"), words.text("link."+why), words.text("link.advice"))
 		return nil, nil, false
 	}
 	if len(values["client_id"]) != 1 || values.Get("client_id") == "" {
-		return fail("The application did not say who it is.")
+		return fail("client.missing")
 	}
 	client, err := s.cfg.Clients.Client(r.Context(), values.Get("client_id"))
 	if errors.Is(err, ErrNotFound) {
-		return fail("The application that sent you here is not registered.")
+		return fail("client.unknown")
 	}
 	if err != nil {
 		s.unavailablePage(w, r, "find client", err)
@@ -70,19 +84,19 @@ func (s *Server) proveTarget(w http.ResponseWriter, r *http.Request, values url.
 	req := &AuthorizationRequest{ID: uuid.NewString(), ClientID: client.ID, CreatedAt: s.cfg.Now()}
 	switch sent := values["redirect_uri"]; {
 	case len(sent) > 1:
-		return fail("The application named more than one address to send you back to.")
+		return fail("redirect.repeated")
 	case len(sent) == 1 && sent[0] != "":
 		if !slices.ContainsFunc(client.RedirectURIs, func(registered string) bool { return matchRedirectURI(registered, sent[0]) }) {
-			return fail("The address that the application wants you sent back to is not registered for it.")
+			return fail("redirect.unknown")
 		}
 		req.RedirectURI, req.RedirectURISent = sent[0], true
 	case len(client.RedirectURIs) == 1:
 		req.RedirectURI = client.RedirectURIs[0]
 	default:
-		return fail("The application did not say where to send you back to.")
+		return fail("redirect.missing")
 	}
 	if state := values["state"]; len(state) == 1 && state[0] != "" {
-		req.State, req.StateSent = state[0], true
+		req.State, req.StateSent = opaque(state[0]), true
 	}
 	return client, req, true
 }
@@ -95,6 +109,8 @@ func (s *Server) readAuthorizationRequest(req *AuthorizationRequest, client *Cli
 		return err
 	}
 	switch {
+	case len(req.State) > maxState:
+		return oauth.InvalidRequest("The state is too long.")
 	case p["request"] != "":
 		return &oauth.Error{Code: oauth.CodeRequestNotSupported, Description: "Request objects are not supported."}
 	case p["request_uri"] != "":
@@ -185,10 +201,13 @@ func (s *Server) readScopeAndResource(req *AuthorizationRequest, client *Client,
 
 // readPrompt reads prompt and max_age. OpenID Connect Core section 3.1.2.1.
 func (s *Server) readPrompt(req *AuthorizationRequest, p parameters) error {
-	if p["prompt"] != "" {
-		req.Prompt = strings.Fields(p["prompt"])
+	for _, value := range strings.Fields(p["prompt"]) {
+		// Others are for servers that know them; what is kept here is bounded.
+		if slices.Contains([]string{promptNone, promptLogin, promptConsent}, value) && !slices.Contains(req.Prompt, value) {
+			req.Prompt = append(req.Prompt, value)
+		}
 	}
-	if slices.Contains(req.Prompt, promptNone) && len(req.Prompt) > 1 {
+	if slices.Contains(req.Prompt, promptNone) && len(strings.Fields(p["prompt"])) > 1 {
 		return oauth.InvalidRequest("The prompt none stands alone.")
 	}
 	if p["max_age"] != "" {
@@ -199,7 +218,7 @@ func (s *Server) readPrompt(req *AuthorizationRequest, p parameters) error {
 		age := time.Duration(seconds) * time.Second
 		req.MaxAge, req.ReauthAfter = &age, req.CreatedAt.Add(-age)
 	}
-	req.LoginHint, req.UILocales = p["login_hint"], p["ui_locales"]
+	req.LoginHint = loginHint(p["login_hint"])
 	return nil
 }
 
@@ -231,7 +250,7 @@ func (s *Server) redirectError(w http.ResponseWriter, r *http.Request, req *Auth
 func (s *Server) redirect(w http.ResponseWriter, req *AuthorizationRequest, query url.Values) {
 	query.Set("iss", s.cfg.Issuer)
 	if req.StateSent {
-		query.Set("state", req.State)
+		query.Set("state", string(req.State))
 	}
 	separator := "?"
 	if strings.Contains(req.RedirectURI, "?") {

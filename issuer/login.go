@@ -16,11 +16,12 @@ import (
 	"github.com/caddy-scope/caddy-scope/oauth"
 )
 
-// Paths of the forms, at the root of the issuer's origin.
+// Paths of the forms and of what they lead to, at the root of the issuer's origin.
 const (
-	loginPath   = "/oauth/login"
-	consentPath = "/oauth/consent"
-	logoutPath  = "/oauth/logout"
+	authorizePath = "/oauth/authorize"
+	loginPath     = "/oauth/login"
+	consentPath   = "/oauth/consent"
+	logoutPath    = "/oauth/logout"
 )
 
 // endpoint returns the address of one of our paths: built from the
@@ -49,7 +50,7 @@ func (s *Server) continueAuthorization(w http.ResponseWriter, r *http.Request, r
 	case !s.cfg.Password:
 		s.errorWords(w, r, http.StatusForbidden, "nologin")
 	default:
-		page := signIn{Again: found, Email: loginHint(req.LoginHint)}
+		page := signIn{Again: found, Email: req.LoginHint}
 		if found {
 			page.Email = login.Name
 		}

@@ -16,7 +16,7 @@ import (
 func TestSignInPageHasLabelledFieldsAndOneButton(t *testing.T) {
 	t.Parallel()
 	scene := newPageScene(t)
-	scene.ask.LoginHint = "Grace@Example.com"
+	scene.ask.LoginHint = "grace@example.com"
 	p := scene.browser().get("/oauth/authorize")
 	email, password := p.field("Email"), p.field("Password")
 	if email == nil || password == nil || p.button("Sign in") == nil {

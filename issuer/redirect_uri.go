@@ -3,6 +3,8 @@ package issuer
 import (
 	"errors"
 	"net/url"
+	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/caddy-scope/caddy-scope/oauth"
@@ -41,11 +43,10 @@ func splitLoopback(uri string) (loopbackURI, bool) {
 			continue
 		}
 		if port, ok := strings.CutPrefix(rest, ":"); ok {
-			digits := len(port) - len(strings.TrimLeft(port, "0123456789"))
-			if digits == 0 || digits > 5 {
+			rest = strings.TrimLeft(port, "0123456789")
+			if _, err := strconv.ParseUint(port[:len(port)-len(rest)], 10, 16); err != nil {
 				return loopbackURI{}, false
 			}
-			rest = port[digits:]
 		}
 		if rest != "" && rest[0] != '/' && rest[0] != '?' {
 			return loopbackURI{}, false
@@ -54,6 +55,10 @@ func splitLoopback(uri string) (loopbackURI, bool) {
 	}
 	return loopbackURI{}, false
 }
+
+// answerParameters are what the answer adds to a redirect URI. RFC 6749 section
+// 4.1.2, RFC 9207 section 2.
+var answerParameters = []string{"code", "error", "error_description", "error_uri", "iss", "state"}
 
 // CheckRedirectURI checks a redirect URI that a client wants to register: an
 // absolute URI without fragment, userinfo or wildcard; https, http on loopback
@@ -74,6 +79,8 @@ func CheckRedirectURI(uri string) error {
 		return errors.New("must not have a fragment (RFC 6749 section 3.1.2)")
 	case strings.Contains(uri, "*"):
 		return errors.New("must not have a wildcard: it is compared byte for byte")
+	case slices.ContainsFunc(answerParameters, u.Query().Has):
+		return errors.New("must not have a parameter of the answer in its query (code, error, iss, state ...): there is one of each")
 	case u.User != nil || strings.Contains(u.Host, "@"):
 		return errors.New("must not hold a user name")
 	case u.Scheme == "https" && u.Hostname() != "" && u.Host == strings.ToLower(u.Host):

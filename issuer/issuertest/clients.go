@@ -12,8 +12,8 @@ import (
 
 // The clients of a scene, by client_id. Secret belongs to each confidential one.
 const (
-	Confidential = "copilot" // Basic or post, PKCE required, one https redirect
-	Public       = "cli"     // no secret, one loopback redirect
+	Confidential = "copilot"  // Basic or post, PKCE required, one https redirect
+	Public       = "cli"      // no secret, one loopback redirect
 	GPT          = "jobs-gpt" // a Custom GPT: post, PKCE optional, two redirects
 
 	Secret = "a-client-secret-of-forty-three-characters-x"
