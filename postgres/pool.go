@@ -42,6 +42,7 @@ type DB struct {
 	schema  string // quoted
 	hosts   string
 	timeout time.Duration
+	pooled  bool // through a transaction pooler
 	logger  *zap.Logger
 	breaker breaker
 	// writing leaves some connections to the reads: writes can all hang in
@@ -74,7 +75,7 @@ func Open(ctx context.Context, cfg Config) (*DB, error) {
 		return nil, errors.New("open postgres: the DSN cannot be parsed") // the cause may quote it
 	}
 	configure(pc, cfg)
-	db := &DB{schema: schema, hosts: hostsOf(&pc.ConnConfig.Config), timeout: cfg.Timeout, logger: cfg.Logger,
+	db := &DB{schema: schema, hosts: hostsOf(&pc.ConnConfig.Config), timeout: cfg.Timeout, pooled: cfg.Pooled, logger: cfg.Logger,
 		writing: make(chan struct{}, max(1, cfg.MaxConns-max(1, cfg.MaxConns/5)))}
 	if db.pool, err = pgxpool.NewWithConfig(ctx, pc); err != nil {
 		return nil, fmt.Errorf("open postgres at %s: %w", db.hosts, err)

@@ -2,11 +2,13 @@ package postgres
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -50,11 +52,17 @@ func NewSessionReader(db *DB) *SessionReader {
 	return &SessionReader{db: db, scopes: map[string]oauth.ScopeSet{}}
 }
 
+// sessionState is a live session as its row stood at the read.
+type sessionState struct {
+	validator.Session
+	remaining time.Duration // of its life
+}
+
 type sessionRead struct {
-	id      uuid.UUID
-	session validator.Session
-	err     error
-	done    chan bool // true: answered; false: lead the next round
+	id    uuid.UUID
+	state sessionState
+	err   error
+	done  chan bool // true: answered; false: lead the next round
 }
 
 // ReadSession is described at validator.SessionReader.
@@ -63,28 +71,34 @@ func (r *SessionReader) ReadSession(ctx context.Context, sessionID string) (vali
 	if !ok {
 		return validator.Session{}, validator.ErrSessionEnded
 	}
+	state, err := r.read(ctx, id)
+	return state.Session, err
+}
+
+// read returns the state of the session at some moment after it was called.
+func (r *SessionReader) read(ctx context.Context, id uuid.UUID) (sessionState, error) {
 	own := &sessionRead{id: id, done: make(chan bool, 1)}
 	r.mu.Lock()
 	if r.leading >= readersAtOnce {
 		if len(r.waiting) >= maxWaitingReads {
 			r.mu.Unlock()
-			return validator.Session{}, errTooManyReads
+			return sessionState{}, errTooManyReads
 		}
 		r.waiting = append(r.waiting, own)
 		r.mu.Unlock()
 		select {
 		case answered := <-own.done:
 			if answered {
-				return own.session, own.err
+				return own.state, own.err
 			}
 		case <-ctx.Done():
 			if r.leave(own) {
-				return validator.Session{}, fmt.Errorf("read session: %w", ctx.Err())
+				return sessionState{}, fmt.Errorf("read session: %w", ctx.Err())
 			}
 			// A leader has taken it along, or handed over to it: others wait
 			// for what this goroutine does next.
 			if <-own.done {
-				return own.session, own.err
+				return own.state, own.err
 			}
 		}
 		r.mu.Lock() // our turn to lead; leading was counted by who handed over
@@ -102,7 +116,7 @@ func (r *SessionReader) ReadSession(ctx context.Context, sessionID string) (vali
 		}
 	}
 	r.handOver()
-	return own.session, own.err
+	return own.state, own.err
 }
 
 // leave takes a read out of the queue; false: it is no longer there.
@@ -130,7 +144,8 @@ func (r *SessionReader) handOver() {
 	next.done <- false
 }
 
-const readSessionsSQL = `SELECT id, user_id, client_id, array_to_string(scopes, ' ') FROM {s}.gpt_sessions WHERE id = ANY($1) AND ` + live
+const readSessionsSQL = `SELECT id, user_id, client_id, array_to_string(scopes, ' '),
+	(extract(epoch FROM least(expires_at, idle_expires_at) - clock_timestamp()) * 1000)::bigint FROM {s}.gpt_sessions WHERE id = ANY($1) AND ` + live
 
 // readAll answers every read of the batch. The leader's caller may hang up; the
 // others' answers do not depend on it.
@@ -139,32 +154,35 @@ func (r *SessionReader) readAll(ctx context.Context, batch []*sessionRead) {
 	for i, read := range batch {
 		ids[i] = pgtype.UUID{Bytes: read.id, Valid: true}
 	}
-	found := make(map[uuid.UUID]validator.Session, len(batch))
+	found := make(map[uuid.UUID]sessionState, len(batch))
 	err := r.db.read(context.WithoutCancel(ctx), "read sessions", func(ctx context.Context, conn *pgxpool.Conn) error {
 		clear(found)
-		rows, err := conn.Query(ctx, r.db.sql(readSessionsSQL), pgx.QueryResultFormats{1, 1, 1, 1}, ids)
+		rows, err := conn.Query(ctx, r.db.sql(readSessionsSQL), pgx.QueryResultFormats{1, 1, 1, 1, 1}, ids)
 		if err != nil {
 			return err
 		}
 		defer rows.Close()
 		for rows.Next() {
 			raw := rows.RawValues()
-			if len(raw[0]) != 16 {
-				return errors.New("a session id is no uuid")
+			if len(raw[0]) != 16 || len(raw[4]) != 8 {
+				return errors.New("a session row is not of the expected types")
 			}
-			found[uuid.UUID(raw[0])] = validator.Session{UserID: string(raw[1]), ClientID: string(raw[2]), Scopes: r.scopeSet(raw[3])}
+			found[uuid.UUID(raw[0])] = sessionState{
+				Session:   validator.Session{UserID: string(raw[1]), ClientID: string(raw[2]), Scopes: r.scopeSet(raw[3])},
+				remaining: time.Duration(binary.BigEndian.Uint64(raw[4])) * time.Millisecond,
+			}
 		}
 		return rows.Err()
 	})
 	for _, read := range batch {
-		session, ok := found[read.id]
+		state, ok := found[read.id]
 		switch {
 		case err != nil:
 			read.err = err
 		case !ok:
 			read.err = validator.ErrSessionEnded
 		default:
-			read.session = session
+			read.state = state
 		}
 	}
 }
