@@ -45,6 +45,13 @@ var scenarios = []scenario{
 		credentials: true,
 	},
 	{
+		name:        "live",
+		description: "the gate, session_check live: a session is read once, then the view decides",
+		site:        rules,
+		option:      "session_check live",
+		credentials: true,
+	},
+	{
 		name:        "strict",
 		description: "the gate, session_check strict: the session is read from Postgres for every request",
 		site:        rules,

@@ -31,9 +31,19 @@ func (adminAPI) Routes() []caddy.AdminRoute {
 // status is the answer of /oauth/status.
 type status struct {
 	Issuer    string           `json:"issuer"`
-	Ready     bool             `json:"ready"` // the database answers
+	Ready     bool             `json:"ready"`          // the database answers
+	View      *viewStatus      `json:"view,omitempty"` // of session_check live
 	Clients   []string         `json:"clients,omitempty"`
 	Resources []resourceStatus `json:"resources,omitempty"`
+}
+
+type viewStatus struct {
+	Fresh       bool    `json:"fresh"`             // it decides; else every request reads Postgres
+	Staleness   float64 `json:"staleness_seconds"` // since the last completed poll was sent
+	Revocations int     `json:"revocations"`       // sessions it refuses, or would read again
+	Known       int     `json:"known_sessions"`    // about
+	Server      string  `json:"server,omitempty"`  // system identifier, timeline, start
+	Failure     string  `json:"failure,omitempty"` // of the last poll
 }
 
 type resourceStatus struct {
@@ -61,6 +71,10 @@ func serveStatus(w http.ResponseWriter, r *http.Request) error {
 
 func (a *App) status(r *http.Request) status {
 	s := status{Issuer: a.issuer, Ready: a.runtime.ready(r.Context()) == nil}
+	if view := a.runtime.view; view != nil {
+		state := view.State()
+		s.View = &viewStatus{state.Fresh, state.Staleness.Seconds(), state.Revocations, state.Known, state.Server, state.Failure}
+	}
 	for _, client := range a.Clients {
 		s.Clients = append(s.Clients, client.ID)
 	}

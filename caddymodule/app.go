@@ -153,14 +153,20 @@ func (a *App) nameScope(err error) error {
 	return err
 }
 
+// A view polls four times within its bound; below the first a busy network
+// makes it stale, above the second nobody would call it a switch-off.
+const minStaleness, maxMaxStaleness = 100 * time.Millisecond, time.Minute
+
 func (a *App) provisionLifetimes() error {
 	switch {
 	case a.SessionLimit < 0:
 		return a.at("session_limit", 0, fmt.Errorf("session_limit %d is below zero", a.SessionLimit))
-	case a.SessionCheck == "live":
-		return a.at("session_check", 0, errors.New("session_check: this version has no live check; use strict, which is also the default"))
-	case a.SessionCheck != "" && a.SessionCheck != "strict":
-		return a.at("session_check", 0, fmt.Errorf("session_check: %q is not strict", a.SessionCheck))
+	case a.SessionCheck != "" && a.SessionCheck != "live" && a.SessionCheck != "strict":
+		return a.at("session_check", 0, fmt.Errorf("session_check: %q is neither live nor strict", a.SessionCheck))
+	case a.MaxStaleness != 0 && a.SessionCheck == "strict":
+		return a.at("max_staleness", 0, errors.New("max_staleness: session_check strict reads Postgres for every request and is never stale; remove one of the two"))
+	case a.MaxStaleness != 0 && (time.Duration(a.MaxStaleness) < minStaleness || time.Duration(a.MaxStaleness) > maxMaxStaleness):
+		return a.at("max_staleness", 0, fmt.Errorf("max_staleness %s is not between %s and %s", time.Duration(a.MaxStaleness), minStaleness, maxMaxStaleness))
 	case a.RefreshGrace != nil && *a.RefreshGrace < 0:
 		return a.at("refresh_grace", 0, errors.New("refresh_grace is below zero"))
 	}

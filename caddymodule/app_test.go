@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -17,6 +18,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/caddy-scope/caddy-scope/postgres/postgrestest"
 )
@@ -31,9 +33,11 @@ const realSite = `
 `
 
 // newRealScene is a gate scene on real Postgres, with one live session in it.
-func newRealScene(t *testing.T) (*gateScene, *pgx.Conn) {
+// words are further lines of the option oauth.
+func newRealScene(t *testing.T, words ...string) (*gateScene, *pgx.Conn) {
 	t.Helper()
 	s := prepareGateScene(t)
+	s.words = strings.Join(words, "\n")
 	dsn := postgrestest.New(t)
 	s.dsn, s.real = dsn, true
 	s.load("", realSite)
@@ -68,18 +72,66 @@ func (s *gateScene) thumbprint() string {
 	return encode(digest[:])
 }
 
-// TestRevocationInPsqlCutsOffTheNextRequest, and last_active is not written for
-// each request.
+// TestRevocationInPsqlCutsOffTheNextRequest with strict; with live, and by
+// default, within the bound.
 func TestRevocationInPsqlCutsOffTheNextRequest(t *testing.T) {
-	s, db := newRealScene(t)
+	for name, c := range map[string]struct {
+		words string
+		bound time.Duration
+	}{
+		"strict": {"session_check strict", 0},
+		"live":   {"session_check live\nmax_staleness 500ms", 500 * time.Millisecond},
+		"silent": {"", time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, db := newRealScene(t, c.words)
+			if got := s.get("/jobs"); got.status != http.StatusOK {
+				t.Fatalf("%+v", got)
+			}
+			if _, err := db.Exec(t.Context(), "UPDATE gpt_sessions SET revoked_at = now() WHERE user_id = 'user-1'"); err != nil {
+				t.Fatal(err)
+			}
+			for revoked := time.Now(); ; {
+				late := time.Since(revoked)
+				got := s.get("/jobs")
+				if got.status == http.StatusUnauthorized {
+					return
+				}
+				if late >= c.bound {
+					t.Fatalf("%s after the revocation: %+v", late, got)
+				}
+			}
+		})
+	}
+}
+
+// TestLiveViewTellsItsState in the admin API and as gauges.
+func TestLiveViewTellsItsState(t *testing.T) {
+	s, _ := newRealScene(t)
 	if got := s.get("/jobs"); got.status != http.StatusOK {
 		t.Fatalf("%+v", got)
 	}
-	if _, err := db.Exec(t.Context(), "UPDATE gpt_sessions SET revoked_at = now() WHERE user_id = 'user-1'"); err != nil {
-		t.Fatal(err)
+	var view *viewStatus
+	for deadline := time.Now().Add(5 * time.Second); view == nil || !view.Fresh; time.Sleep(time.Millisecond) {
+		if view = running.Load().status(httptest.NewRequest(http.MethodGet, "/oauth/status", nil)).View; view == nil {
+			t.Fatal("no view by default")
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("not fresh: %+v", view)
+		}
 	}
-	if got := s.get("/jobs"); got.status != http.StatusUnauthorized {
-		t.Errorf("%+v", got)
+	if view.Server == "" || view.Staleness <= 0 || view.Staleness > 1 {
+		t.Errorf("%+v", view)
+	}
+	gathered := make(chan prometheus.Metric, 8)
+	viewMetrics{}.Collect(gathered)
+	if len(gathered) != 4 {
+		t.Errorf("%d gauges, want 4", len(gathered))
+	}
+	s.words = "session_check strict"
+	s.load("", realSite)
+	if view := running.Load().status(httptest.NewRequest(http.MethodGet, "/oauth/status", nil)).View; view != nil {
+		t.Errorf("a view with strict: %+v", view)
 	}
 }
 

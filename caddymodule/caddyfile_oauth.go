@@ -46,7 +46,8 @@ import (
 //		login         <method> [<arguments...>]   # password
 //		login_ttl     <duration>                  # 12h
 //		session_limit <number>                    # no limit
-//		session_check strict                      # strict
+//		session_check live|strict                 # live
+//		max_staleness <duration>                  # 1s, of session_check live
 //
 //		access_token_ttl  <duration>              # 15m
 //		code_ttl          <duration>              # 5m
@@ -76,6 +77,7 @@ func parseGlobalOption(d *caddyfile.Dispenser, existing any) (any, error) {
 		"login_ttl":             once(period(&s.LoginTTL)),
 		"session_limit":         once(count(&s.SessionLimit)),
 		"session_check":         once(s.parseSessionCheck),
+		"max_staleness":         once(period(&s.MaxStaleness)),
 		"access_token_ttl":      once(period(&s.AccessTokenTTL)),
 		"code_ttl":              once(period(&s.CodeTTL)),
 		"refresh_token_ttl":     once(period(&s.RefreshTokenTTL)),
@@ -219,18 +221,15 @@ func (s *Settings) parseLogin(d *caddyfile.Dispenser) error {
 
 // parseSessionCheck reads
 //
-//	session_check strict
+//	session_check live|strict
 func (s *Settings) parseSessionCheck(d *caddyfile.Dispenser) error {
 	v, err := value(d)
 	if err != nil {
 		return err
 	}
-	switch v {
-	case "strict":
-		s.SessionCheck = v
-		return nil
-	case "live":
-		return d.Err("session_check: this version has no live check; use strict, which is also the default")
+	if v != "live" && v != "strict" {
+		return d.Errf("session_check: %q is neither live nor strict", v)
 	}
-	return d.Errf("session_check: %q is not strict", v)
+	s.SessionCheck = v
+	return nil
 }

@@ -50,9 +50,15 @@ type Settings struct {
 	// SessionLimit is how many live sessions a user may have. Default: no limit.
 	SessionLimit int `json:"session_limit,omitempty"`
 
-	// SessionCheck says how the gate learns that a session is alive: "strict"
-	// reads Postgres for every request. Default: "strict".
+	// SessionCheck says how the gate learns that a session is alive. "live" reads
+	// it once and then decides from a view in memory that hears of every
+	// revocation; "strict" reads Postgres for every request. Default: "live".
 	SessionCheck string `json:"session_check,omitempty"`
+
+	// MaxStaleness is the bound of "live": no request of a session is admitted
+	// later than this after its revocation has committed, whatever breaks. At
+	// least 100ms, at most 1m. Default: 1s.
+	MaxStaleness caddy.Duration `json:"max_staleness,omitempty"`
 
 	// AccessTokenTTL is the life of an access token. Default: 15m.
 	AccessTokenTTL caddy.Duration `json:"access_token_ttl,omitempty"`

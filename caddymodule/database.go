@@ -23,6 +23,7 @@ import (
 var (
 	embeddedServers = caddy.NewUsagePool() // by data directory
 	pools           = caddy.NewUsagePool() // by poolKey
+	views           = caddy.NewUsagePool() // by viewKey
 	tokenCaches     = caddy.NewUsagePool() // one, by tokenCacheKey
 )
 
@@ -57,6 +58,12 @@ type poolKey struct {
 	pooled      bool
 }
 
+// viewKey: one view for each pool and bound.
+type viewKey struct {
+	pool         poolKey
+	maxStaleness time.Duration
+}
+
 type pooledServer struct{ *postgres.Embedded }
 
 // Destruct implements caddy.Destructor.
@@ -68,6 +75,7 @@ func (s pooledServer) Destruct() error {
 
 // pooledDB is the pool with what runs beside it, once for all configurations.
 type pooledDB struct {
+	key      poolKey
 	db       *postgres.DB
 	store    *postgres.Store
 	sessions *postgres.SessionReader
@@ -82,6 +90,38 @@ func (d *pooledDB) Destruct() error {
 	d.ended.Wait() // writes what is pending
 	d.db.Close()
 	return nil
+}
+
+// followedView is a view with the goroutine that keeps it fresh.
+type followedView struct {
+	*postgres.SessionView
+	stop  context.CancelFunc
+	ended chan struct{}
+}
+
+// Destruct implements caddy.Destructor.
+func (v *followedView) Destruct() error {
+	v.stop()
+	<-v.ended
+	return nil
+}
+
+// openView finds or starts the view of session_check live. It may not be
+// loaded when this returns; until then requests read Postgres.
+func (a *App) openView(ctx context.Context, db *pooledDB) (*postgres.SessionView, error) {
+	key := viewKey{db.key, time.Duration(a.MaxStaleness)}
+	opened, _, err := views.LoadOrNew(key, func() (caddy.Destructor, error) {
+		v := &followedView{SessionView: postgres.NewSessionView(db.db, db.sessions, key.maxStaleness), ended: make(chan struct{})}
+		var running context.Context
+		running, v.stop = context.WithCancel(context.WithoutCancel(ctx))
+		go func() { defer close(v.ended); v.Run(running) }()
+		return v, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	a.onRelease(func() error { _, err := views.Delete(key); return err })
+	return opened.(*followedView).SessionView, nil
 }
 
 // open connects and loads everything that requests need. What it took from the
@@ -111,6 +151,12 @@ func (a *App) open(ctx context.Context) (*runtime, error) {
 	rt := &runtime{
 		db: db.store, store: db.store, keys: keys, verify: keys,
 		sessions: db.sessions, touch: db.upkeep.Touch, ready: db.db.Ready,
+	}
+	if a.SessionCheck != "strict" {
+		if rt.view, err = a.openView(ctx, db); err != nil {
+			return nil, err
+		}
+		rt.sessions = rt.view
 	}
 	config, err := a.issuerConfig(rt)
 	if err != nil {
@@ -173,7 +219,7 @@ func openPool(ctx context.Context, key poolKey, logger *zap.Logger) (caddy.Destr
 	if err != nil {
 		return nil, err
 	}
-	d := &pooledDB{db: db, store: postgres.NewStore(db), sessions: postgres.NewSessionReader(db), upkeep: postgres.NewUpkeep(db)}
+	d := &pooledDB{key: key, db: db, store: postgres.NewStore(db), sessions: postgres.NewSessionReader(db), upkeep: postgres.NewUpkeep(db)}
 	var running context.Context
 	running, d.stop = context.WithCancel(context.WithoutCancel(ctx))
 	d.ended.Add(1)

@@ -27,13 +27,52 @@ var outcomes = []string{
 	"no_rule", "no_credentials", "invalid_token", "insufficient_scope", "invalid_request", "unavailable",
 }
 
+// viewMetrics are the gauges of session_check live; there are none with
+// strict. The promise of a bound on revocation is kept as long as staleness
+// stays below max_staleness or requests read Postgres, which they do then.
+type viewMetrics struct{}
+
+var (
+	viewFresh       = prometheus.NewDesc("caddy_oauth_view_fresh", "1 while the session view decides; 0 while every request reads Postgres.", nil, nil)
+	viewStaleness   = prometheus.NewDesc("caddy_oauth_view_staleness_seconds", "Time since the session view's last completed poll was sent.", nil, nil)
+	viewRevocations = prometheus.NewDesc("caddy_oauth_view_revocations", "Sessions that the view refuses or would read again.", nil, nil)
+	viewSessions    = prometheus.NewDesc("caddy_oauth_view_sessions", "Sessions that the view decides by itself, about.", nil, nil)
+)
+
+// Describe implements prometheus.Collector.
+func (viewMetrics) Describe(descriptions chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{viewFresh, viewStaleness, viewRevocations, viewSessions} {
+		descriptions <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (viewMetrics) Collect(metrics chan<- prometheus.Metric) {
+	app := running.Load()
+	if app == nil || app.runtime.view == nil {
+		return
+	}
+	state := app.runtime.view.State()
+	fresh := 0.0
+	if state.Fresh {
+		fresh = 1
+	}
+	for d, value := range map[*prometheus.Desc]float64{
+		viewFresh: fresh, viewStaleness: state.Staleness.Seconds(), viewRevocations: float64(state.Revocations), viewSessions: float64(state.Known),
+	} {
+		metrics <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, value)
+	}
+}
+
 // decisionCounter is gateDecisions with its children looked up.
 type decisionCounter struct{ byOutcome map[string]prometheus.Counter }
 
 func newDecisionCounter(ctx caddy.Context) (*decisionCounter, error) {
 	var again prometheus.AlreadyRegisteredError
-	if err := ctx.GetMetricsRegistry().Register(gateDecisions); err != nil && !errors.As(err, &again) {
-		return nil, err
+	for _, collector := range []prometheus.Collector{gateDecisions, viewMetrics{}} {
+		if err := ctx.GetMetricsRegistry().Register(collector); err != nil && !errors.As(err, &again) {
+			return nil, err
+		}
 	}
 	c := &decisionCounter{make(map[string]prometheus.Counter, len(outcomes))}
 	for _, outcome := range outcomes {

@@ -24,6 +24,7 @@ type runtime struct {
 	keys     *issuer.KeyRing
 	verify   validator.KeySource // keys, as the gates see them
 	sessions validator.SessionReader
+	view     *postgres.SessionView // nil: session_check strict
 	server   *issuer.Server
 	touch    func(sessionID string)
 	ready    func(context.Context) error

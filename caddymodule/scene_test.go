@@ -40,6 +40,7 @@ const (
 // upstream, and sessions that the test holds in its hand. Caddy runs one
 // configuration per process, so these tests do not run in parallel.
 type gateScene struct {
+	words    string // further lines of the option oauth
 	t        testing.TB
 	address  string
 	upstream *recorder
@@ -153,12 +154,13 @@ func (s *gateScene) tryLoad(global, site string) error {
 			redirect_uri https://chatgpt.com/cb
 		}
 		login password
+		%s
 	}
 }
 http://%s {
 	%s
 }
-`, global, testIssuer, s.dsn, s.signingKey(), s.address, strings.ReplaceAll(site, "UPSTREAM", s.upstream.address))
+`, global, testIssuer, s.dsn, s.signingKey(), s.words, s.address, strings.ReplaceAll(site, "UPSTREAM", s.upstream.address))
 	// The site is addressed by every Host.
 	caddyfile = strings.Replace(caddyfile, "http://"+s.address, ":"+s.address[strings.LastIndex(s.address, ":")+1:], 1)
 	config, _, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(caddyfile), map[string]any{"filename": "Caddyfile"})
