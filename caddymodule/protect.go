@@ -220,13 +220,9 @@ func (p *Protect) forward(w http.ResponseWriter, r *http.Request, next caddyhttp
 		}
 		p.app.touchSession(id.SessionID)
 	}
-	if decision.Authenticated() || len(p.CORS) > 0 {
-		w = &gatedResponse{
-			ResponseWriterWrapper: &caddyhttp.ResponseWriterWrapper{ResponseWriter: w},
-			gate:                  p, request: r, private: decision.Authenticated(),
-		}
-	}
-	return next.ServeHTTP(w, r)
+	gated := &gatedResponse{gate: p, request: r, private: decision.Authenticated()}
+	gated.ResponseWriter = w
+	return next.ServeHTTP(gated, r)
 }
 
 // refuse answers a request that does not pass.

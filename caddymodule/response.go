@@ -6,14 +6,17 @@ import (
 	"strings"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/caddy-scope/caddy-scope/validator"
 )
 
 // gatedResponse is the response of an upstream behind the gate. What was
 // answered to one user must not be kept by a shared cache for another
-// (RFC 9111 section 3.5), and where the gate answers preflights, it also sets
-// the CORS fields of the answers that follow them.
+// (RFC 9111 section 3.5); where the gate answers preflights, it also sets the
+// CORS fields of the answers that follow them; and our cookies are ours. All
+// other fields are the upstream's affair.
 type gatedResponse struct {
-	*caddyhttp.ResponseWriterWrapper
+	caddyhttp.ResponseWriterWrapper
 	gate        *Protect
 	request     *http.Request
 	private     bool
@@ -45,6 +48,7 @@ func (g *gatedResponse) ReadFrom(src io.Reader) (int64, error) {
 }
 
 func (g *gatedResponse) complete(header http.Header) {
+	validator.StripSetCookies(header)
 	if g.private {
 		if header["Cache-Control"] == nil && header["Expires"] == nil {
 			header["Cache-Control"] = []string{"private"}

@@ -219,6 +219,21 @@ func StripCookies(header http.Header) {
 	header["Cookie"] = fields
 }
 
+// StripSetCookies removes our own cookies from an answer of the upstream: who is
+// signed in here is not the upstream's to say.
+func StripSetCookies(header http.Header) {
+	fields := header["Set-Cookie"]
+	kept := slices.DeleteFunc(fields, func(field string) bool {
+		name, _, _ := strings.Cut(field, "=")
+		return slices.ContainsFunc(ourCookies, func(ours string) bool { return strings.EqualFold(ours, strings.TrimSpace(name)) })
+	})
+	if len(fields) > 0 && len(kept) == 0 {
+		delete(header, "Set-Cookie")
+	} else if len(kept) < len(fields) {
+		header["Set-Cookie"] = kept
+	}
+}
+
 // SetIdentity tells the upstream who is calling: each header once.
 func (p *HeaderPolicy) SetIdentity(header http.Header, id *Identity) {
 	// One array for the four values: this runs on every request.

@@ -42,6 +42,10 @@ func TestTargetsWithTwoReadingsAreRefused(t *testing.T) {
 		"/jobs/%ef%bc%8fadmin",           // fullwidth slash
 		"/jobs/%ef%bc%8e%ef%bc%8e/admin", // fullwidth dots
 		"/jobs/%e2%88%95admin",           // division slash
+		"/jobs/%e2%80%a5/admin",          // two dot leader
+		"/jobs/%e2%84%aaelvin",           // Kelvin sign
+		"/jobs/100%25", "/jobs/%25u002e%25u002e/admin", "/jobs/%25",
+		"/jobs/caf\xc3\xa9", "/jobs/a|b", "/jobs/a^b", "/jobs/\x80", "/a%2fb|c", // raw bytes that are forwarded otherwise
 	} {
 		r, ok := raw(t, "GET "+target+" HTTP/1.1\r\nHost: a.test")
 		if !ok {
@@ -59,7 +63,7 @@ func TestOrdinaryTargetsPass(t *testing.T) {
 	s := everythingOpen(t)
 	for _, target := range []string{
 		"/", "/jobs", "/jobs/", "/jobs/1", "/jobs/a.b", "/jobs/...", "/jobs/.hidden", "/jobs/~me", "/jobs/a%20b", "/jobs/caf%C3%A9",
-		"/jobs/@x:y", "/jobs/a,b", "/jobs/100%25", "/jobs/%41", "/jobs?x=/../y;z&%zz", "/jobs/(1)",
+		"/jobs/@x:y", "/jobs/a,b", "/jobs/%41", "/jobs/a%2Bb", "/jobs/%7Bx%7D", "/jobs/a%7cb", "/jobs?x=/../y;z&%zz", "/jobs/(1)",
 	} {
 		r, ok := raw(t, "GET "+target+" HTTP/1.1\r\nHost: a.test")
 		if !ok {
@@ -93,7 +97,12 @@ func TestTargetsWithoutOneHostAreRefused(t *testing.T) {
 	other.URL.Host = "b.test"
 	star := request("GET", "/jobs")
 	star.URL.Path = "*"
-	for name, r := range map[string]*http.Request{"no host": noHost, "opaque": opaque, "other authority": other, "asterisk": star} {
+	scheme := request("GET", "/jobs")
+	scheme.URL.Scheme, scheme.URL.Host = "file", scheme.Host
+	userinfo := request("GET", "/jobs")
+	userinfo.URL.Scheme, userinfo.URL.Host, userinfo.URL.User = "http", userinfo.Host, url.User("alice")
+	for name, r := range map[string]*http.Request{"no host": noHost, "opaque": opaque, "other authority": other, "asterisk": star,
+		"other scheme": scheme, "userinfo": userinfo} {
 		t.Run(name, func(t *testing.T) {
 			_, refusal := s.decide(r)
 			wantRefusal(t, refusal, 400, oauth.CodeInvalidRequest)
@@ -155,6 +164,71 @@ func FuzzPathHasOneReading(f *testing.F) {
 			}
 		}
 	})
+}
+
+// An upstream may route on the bytes it receives instead of decoding them. An
+// escape that nobody needs must not choose the rule.
+func TestNeedlessEscapesDoNotChooseTheRule(t *testing.T) {
+	t.Parallel()
+	s := newScene(t, func(c *validator.Config) {
+		c.Rules = []validator.Rule{
+			accessRule("GET", "/jobs/public", validator.AccessPublic),
+			accessRule("GET", "/jobs/{id}", validator.AccessAuthenticated),
+			accessRule("GET", "/open/*", validator.AccessPublic),
+		}
+	})
+	for target, want := range map[string]int{
+		"/jobs/public": 200, "/jobs/%70ublic": 400, "/jobs/publi%63": 400, "/jobs/1": 401, "/jobs/%31": 401,
+		"/open/%70": 200, "/%6fpen/x": 400, "/jobs%2epublic": 403, "/jobs/public%20": 401,
+	} {
+		r, ok := raw(t, "GET "+target+" HTTP/1.1\r\nHost: a.test")
+		if !ok {
+			t.Fatal(target)
+		}
+		got := 200
+		if _, refusal := s.decide(r); refusal != nil {
+			got = refusal.Status
+		}
+		if got != want {
+			t.Errorf("%s: %d, want %d", target, got, want)
+		}
+	}
+}
+
+// U-10, U-14: what no rule covers passes only if no reader, however generous,
+// would find a rule for it.
+func TestUnmatchedPathsThatOthersMatchStay(t *testing.T) {
+	t.Parallel()
+	s := newScene(t, func(c *validator.Config) {
+		c.PassUnmatched = true
+		c.Rules = []validator.Rule{
+			accessRule("GET", "/admin/*", validator.AccessAuthenticated),
+			accessRule("GET", "/Kids", validator.AccessAuthenticated),
+			accessRule("POST", "/write", validator.AccessAuthenticated),
+			accessRule("GET", "/files/", validator.AccessAuthenticated),
+		}
+	})
+	for target, passes := range map[string]bool{
+		"/": true, "/other": true, "/other/": true, "/write": true, "/adminx": true, "/admin": true,
+		"/ADMIN/x": false, "/Admin/x": false, "/admin/": false, "/ADMIN/": false, "/kids": false, "/KIDS/": false, "/kid%C5%BF": false,
+		"/k%C4%B1ds": false, "/k%C4%B0ds": false, "/files": false, "/%41dmin/x": false,
+	} {
+		r, ok := raw(t, "GET "+target+" HTTP/1.1\r\nHost: a.test")
+		if !ok {
+			t.Fatal(target)
+		}
+		if _, refusal := s.decide(r); (refusal == nil) != passes {
+			t.Errorf("%s: %v", target, refusal)
+		}
+	}
+	preflight := request("OPTIONS", "/WRITE")
+	preflight.Header.Set("Origin", "https://app.example")
+	for method, passes := range map[string]bool{"GET": true, "POST": false, "PROPFIND": false} {
+		preflight.Header.Set("Access-Control-Request-Method", method)
+		if _, refusal := s.decide(preflight); (refusal == nil) != passes {
+			t.Errorf("preflight for %s: %v", method, refusal)
+		}
+	}
 }
 
 func goReading(raw string) string {

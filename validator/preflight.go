@@ -23,13 +23,18 @@ func preflightMethod(r *http.Request) (string, bool) {
 
 // authorizePreflight lets a preflight through when the method it announces has
 // a rule. The answer tells nothing of what exists behind the rule.
-func (r *Resource) authorizePreflight(req *http.Request, requested string) (Decision, error) {
-	if index := methodIndex(requested); index >= 0 {
-		if rule := r.table.match(index, req.URL.Path); rule != nil {
+func (r *Resource) authorizePreflight(t target, requested string) (Decision, error) {
+	index := methodIndex(requested)
+	if index >= 0 {
+		rule, refusal := r.ruleFor(index, t)
+		switch {
+		case refusal != nil:
+			return Decision{}, r.challenged(refusal, nil)
+		case rule != nil:
 			return Decision{Rule: rule, Preflight: true}, nil
 		}
 	}
-	return r.authorizeUnmatched(req)
+	return r.authorizeUnmatched(index, t)
 }
 
 // AnswersPreflights reports whether preflights are answered by AnswerPreflight

@@ -67,7 +67,7 @@ func New(cfg Config) (*Resource, error) {
 func foldTable(table *ruleTable) *ruleTable {
 	folded := &ruleTable{}
 	for _, rule := range table.rules {
-		p, _ := parsePattern(strings.ToLower(rule.Path)) // compiled before
+		p, _ := parsePattern(foldCase(rule.Path)) // compiled before
 		folded.slotsOf(p).put(rule, newMethodSet(rule.Methods))
 	}
 	return folded
@@ -117,18 +117,22 @@ func (d *Decision) Authenticated() bool { return d.Identity.SessionID != "" }
 // token, and what is public never looks at one. Then credentials, signature,
 // claims, session, scope; each step assumes that the ones before it held.
 func (r *Resource) Authorize(req *http.Request) (Decision, error) {
-	if refusal := checkTarget(req); refusal != nil {
+	target, refusal := checkTarget(req)
+	if refusal != nil {
 		return Decision{}, r.challenged(refusal, nil)
 	}
 	if refusal := checkUpgrade(req); refusal != nil {
 		return Decision{}, r.challenged(refusal, nil)
 	}
 	if requested, ok := preflightMethod(req); ok {
-		return r.authorizePreflight(req, requested)
+		return r.authorizePreflight(target, requested)
 	}
-	rule := r.table.match(methodIndex(req.Method), req.URL.Path)
-	if rule == nil {
-		return r.authorizeUnmatched(req)
+	rule, refusal := r.ruleFor(methodIndex(req.Method), target)
+	switch {
+	case refusal != nil:
+		return Decision{}, r.challenged(refusal, nil)
+	case rule == nil:
+		return r.authorizeUnmatched(methodIndex(req.Method), target)
 	}
 	if rule.Access == AccessPublic {
 		return Decision{Rule: rule}, nil
@@ -149,15 +153,38 @@ func (r *Resource) challenged(refusal *Refusal, rule *Rule) *Refusal {
 	return refusal
 }
 
+// ruleFor returns the rule of a request, nil when there is none. An upstream
+// that routes on the bytes must be under the same rule as one that decodes.
+func (r *Resource) ruleFor(method int, t target) (*Rule, *Refusal) {
+	rule := r.table.match(method, t.path)
+	if t.literal != "" && r.table.match(method, t.literal) != rule {
+		return nil, badPath("an escape that is not needed")
+	}
+	return rule, nil
+}
+
 // authorizeUnmatched refuses, or lets a request pass that another part of the
-// site answers. It stays when a reader that ignores case would find a rule:
-// such an upstream must not be reached around the gate.
-func (r *Resource) authorizeUnmatched(req *http.Request) (Decision, error) {
-	if r.folded != nil && r.folded.match(methodIndex(req.Method), strings.ToLower(req.URL.Path)) == nil {
+// site answers. It stays when a more generous reader would find a rule: such an
+// upstream must not be reached around the gate.
+func (r *Resource) authorizeUnmatched(method int, t target) (Decision, error) {
+	if r.folded != nil && method >= 0 && !r.foldedMatch(method, t.path) && (t.literal == "" || !r.foldedMatch(method, t.literal)) {
 		return Decision{}, nil
 	}
 	return Decision{}, r.challenged(noRule(), nil)
 }
+
+// foldedMatch reports whether a reader would find a rule that ignores case, or
+// the slash at the end, or serves a folder for what is in it.
+func (r *Resource) foldedMatch(method int, path string) bool {
+	path = foldCase(path)
+	bare := strings.TrimSuffix(path, "/")
+	return r.folded.match(method, path) != nil || r.folded.match(method, bare) != nil || r.folded.match(method, bare+"/") != nil ||
+		bare != path && r.folded.match(method, path+"index") != nil
+}
+
+// foldCase is the form that all spellings of a word share whose letters differ in
+// case only; by way of upper case, which also takes letters like the long s.
+func foldCase(path string) string { return strings.ToLower(strings.ToUpper(path)) }
 
 // authenticate establishes who is calling and that the rule allows it.
 func (r *Resource) authenticate(req *http.Request, rule *Rule) (Identity, *Refusal) {

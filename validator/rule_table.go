@@ -123,11 +123,66 @@ func newRuleTable(rules []Rule, catalog *oauth.Catalog) (*ruleTable, error) {
 		table.slotsOf(c.pattern).put(c.Rule, c.methodSet)
 	}
 	for _, c := range all {
-		if by := table.slotsOf(c.pattern).covering(c.Rule, c.methodSet); by != nil {
-			return nil, &RuleError{Rule: *c.Rule, Other: by, Problem: "is unreachable: every method has a more specific rule, such as"}
+		if by := table.hiding(c.Rule, c.pattern, c.methodSet); by != nil {
+			return nil, &RuleError{Rule: *c.Rule, Other: by, Problem: "is unreachable: all it matches has a more specific rule, such as"}
 		}
 	}
 	return table, nil
+}
+
+// hiding returns one of the rules that together take every request of the given
+// one, or nil when a request is left for it.
+func (t *ruleTable) hiding(rule *Rule, p pattern, set methodSet) (by *Rule) {
+	place := t.slotsOf(p)
+	for i, holder := range place {
+		if set&(1<<i) == 0 {
+			continue
+		}
+		if holder == rule {
+			switch {
+			case p.everything:
+				holder = t.hidingEverything(i)
+			case p.below:
+				holder = t.nodeOf(p.segments).hidingBelow(i)
+			}
+			if holder == rule || holder == nil {
+				return nil
+			}
+		}
+		by = holder
+	}
+	return by
+}
+
+// hidingBelow returns one of the rules that take all that is below n, or nil:
+// `/a/{x}`, `/a/{x}/` and `/a/{x}/*` leave nothing for `/a/*`.
+func (n *node) hidingBelow(method int) *Rule {
+	single := n.single
+	if single == nil || single.exact[method] == nil || single.slash(method) == nil {
+		return nil
+	}
+	if single.below[method] != nil {
+		return single.below[method]
+	}
+	return single.hidingBelow(method)
+}
+
+func (t *ruleTable) hidingEverything(method int) *Rule {
+	if http.MethodOptions == methods[method] || t.root.slash(method) == nil { // OPTIONS * has no other rule
+		return nil
+	}
+	if t.root.below[method] != nil {
+		return t.root.below[method]
+	}
+	return t.root.hidingBelow(method)
+}
+
+// slash returns the rule of n's path with a slash at its end.
+func (n *node) slash(method int) *Rule {
+	if child := n.literal[""]; child != nil {
+		return child.exact[method]
+	}
+	return nil
 }
 
 // put gives the rule every slot of its methods that no narrower rule holds.
@@ -142,31 +197,23 @@ func (s *slots) put(rule *Rule, set methodSet) {
 	}
 }
 
-// covering returns a rule that took a slot of the given one if it kept none.
-func (s *slots) covering(rule *Rule, set methodSet) (by *Rule) {
-	for i := range s {
-		if s[i] == rule {
-			return nil
-		}
-		if set&(1<<i) != 0 {
-			by = s[i]
-		}
-	}
-	return by
-}
-
 func (t *ruleTable) slotsOf(p pattern) *slots {
 	if p.everything {
 		return &t.everything
 	}
-	n := &t.root
-	for _, segment := range p.segments {
-		n = n.child(segment)
-	}
+	n := t.nodeOf(p.segments)
 	if p.below {
 		return &n.below
 	}
 	return &n.exact
+}
+
+func (t *ruleTable) nodeOf(segments []string) *node {
+	n := &t.root
+	for _, segment := range segments {
+		n = n.child(segment)
+	}
+	return n
 }
 
 func (n *node) child(segment string) *node {

@@ -56,6 +56,13 @@ func TestRuleTableRefusesWhatCannotStand(t *testing.T) {
 		{"crossing methods", []Rule{rule("GET,POST", "/a"), rule("POST,PUT", "/a")}, "neither is more specific"},
 		{"method against path", []Rule{rule("GET", "/jobs/*"), rule("*", "/jobs/x")}, "neither is more specific"},
 		{"unreachable", []Rule{rule("GET,POST", "/a"), rule("GET", "/a"), rule("POST", "/a")}, "is unreachable"},
+		{"unreachable together", []Rule{rule("GET", "/a/*"), rule("GET", "/a/{x}"), rule("GET", "/a/{x}/"), rule("GET", "/a/{x}/*")}, "is unreachable"},
+		{"unreachable two deep", []Rule{
+			rule("GET", "/a/*"), rule("GET", "/a/{x}"), rule("GET", "/a/{x}/"),
+			rule("GET", "/a/{x}/{y}"), rule("GET", "/a/{x}/{y}/"), rule("GET", "/a/{x}/{y}/*"),
+		}, "is unreachable"},
+		{"unreachable by methods together", []Rule{rule("GET,POST", "/a/*"), rule("GET", "/a/*"), rule("POST", "/a/{x}"), rule("POST", "/a/{x}/"), rule("POST", "/a/{x}/*")}, "is unreachable"},
+		{"unreachable everything", []Rule{rule("GET", "*"), rule("GET", "/"), rule("GET", "/*")}, "is unreachable"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -133,7 +140,7 @@ func TestRuleTableAgreesWithServeMux(t *testing.T) {
 		method := rapid.SampledFrom([]string{"GET", "HEAD", "POST", "PUT"}).Draw(t, "request method")
 		w := httptest.NewRecorder()
 		mux.ServeHTTP(w, httptest.NewRequest(method, path, nil))
-		if w.Code == http.StatusMovedPermanently {
+		if w.Code/100 == 3 {
 			return // ServeMux redirects to a trailing slash; we match paths as they are
 		}
 		got := ""

@@ -240,6 +240,26 @@ func TestBearerCredentials(t *testing.T) {
 	}
 }
 
+// J-22: a token in a cookie beside the header makes two credentials.
+func TestTokenInHeaderAndCookieIsRefused(t *testing.T) {
+	t.Parallel()
+	s := newScene(t)
+	good := s.minter.Token(validatortest.Claims("jobs:read"))
+	for cookie, status := range map[string]int{
+		"access_token=x": 400, "a=b; access_token=x": 400, "a=b;access_token": 400, "a=access_token; access_token_hint=1": 0,
+	} {
+		r := request("GET", "/jobs")
+		r.Header.Set("Authorization", "Bearer "+good)
+		r.Header.Set("Cookie", cookie)
+		_, refusal := s.decide(r)
+		if status != 0 {
+			wantRefusal(t, refusal, status, oauth.CodeInvalidRequest)
+		} else if refusal != nil {
+			t.Errorf("%s: %v", cookie, refusal)
+		}
+	}
+}
+
 // N-05: a cookie is no credential.
 func TestCookieIsNoCredential(t *testing.T) {
 	t.Parallel()
