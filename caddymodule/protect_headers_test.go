@@ -68,7 +68,8 @@ func TestClientCannotRemoveIdentityByConnectionHeader(t *testing.T) {
 
 // TestClientCannotSayWhoItIs, in any spelling, on any kind of rule. H-02.
 func TestClientCannotSayWhoItIs(t *testing.T) {
-	s := newGateSceneWith(t, "servers {\n\t\ttrusted_proxies static 127.0.0.0/8\n\t}", standardSite)
+	// The server is told to let through what it drops by itself.
+	s := newGateSceneWith(t, "servers {\n\t\ttrusted_proxies static 127.0.0.0/8\n\t\texpected_underscore_headers X_*\n\t\texpected_dot_headers X.*\n\t}", standardSite)
 	spellings := []string{
 		"X-User-Id: admin", "x-user-id: admin", "X-USER-ID: admin", "X_User_Id: admin", "X-User_Id: admin",
 		"X.User.Id: admin", "X-User-Id: admin\nX-User-Id: root", "X-User-Id:\tadmin", "X-Scopes: jobs:delete",
@@ -117,6 +118,30 @@ func TestTrailersCannotCarryIdentity(t *testing.T) {
 		if r.header.Get("X-User-Id") != "user-1" {
 			t.Errorf("announced %q: X-User-Id is %q", announced, r.header.Get("X-User-Id"))
 		}
+	}
+}
+
+// TestForwardedHeadersDecideNothing: neither the rule, nor the challenge, nor
+// the address that counts. H-07, H-08, X-02.
+func TestForwardedHeadersDecideNothing(t *testing.T) {
+	for name, global := range map[string]string{"no proxy": "", "trusted proxy": "servers {\n\t\ttrusted_proxies static 127.0.0.0/8\n\t}"} {
+		t.Run(name, func(t *testing.T) {
+			s := newGateSceneWith(t, global, standardSite)
+			plain := s.raw("GET /jobs HTTP/1.1\nHost: a\nConnection: close\n\n")
+			for _, field := range []string{
+				"X-Forwarded-For: 127.0.0.1", "X-Forwarded-Host: evil.example", "X-Forwarded-Proto: https", "X-Forwarded-Prefix: /open", "X-Forwarded-Uri: /open",
+				"Forwarded: for=127.0.0.1;host=evil.example;proto=https", "X-Real-IP: 127.0.0.1", "X-Original-URL: /open", "X-Rewrite-URL: /open", "X-Envoy-Original-Path: /open",
+				"User-Agent: kube-probe/1.30", "X-Internal: 1", "X-HTTP-Method-Override: OPTIONS",
+			} {
+				got := s.raw("GET /jobs HTTP/1.1\nHost: a\nConnection: close\n" + field + "\n\n")
+				if got.status != 401 || got.header.Get("WWW-Authenticate") != plain.header.Get("WWW-Authenticate") || got.body != plain.body {
+					t.Errorf("%s: %+v", field, got)
+				}
+			}
+			if len(s.upstream.take()) != 0 {
+				t.Error("a request reached the upstream")
+			}
+		})
 	}
 }
 

@@ -24,7 +24,7 @@ var hostileTargets = []string{
 	"/jobs%2f1", "/jobs%2F1", "/jobs/..%2fadmin", "/jobs/%2e%2e/admin", "/jobs/.%2e/admin", "//jobs/1", "/jobs//1", "/open/../admin",
 	"/jobs/./1", "/jobs/..;/admin", "/jobs;x=1/1", "/open/..;/jobs", "/jobs\\..\\admin", "/jobs%5c1", "/jobs/1#/admin", "/jobs/1%00", "/jobs/1%0d%0a",
 	"/jobs/1%09", "/jobs/%7f", "/open%252f..%252fjobs", "/jobs/%252e%252e", "/jobs/%c0%ae", "/jobs/%ff", "/open/.", "/open/..", "/jobs/%3b",
-	"///", "/open/%2e",
+	"///", "/open/%2e", "/jobs/%25", "/%6fpen/x", "/jobs/caf\xc3\xa9", "/open|x",
 }
 
 // TestAmbiguousTargetsNeverReachUpstream, with a token that could do anything.

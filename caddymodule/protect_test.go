@@ -7,6 +7,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/coder/websocket"
 )
 
@@ -180,6 +183,66 @@ func TestAnswersAreNotKeptForOthers(t *testing.T) {
 	if got.header.Get("Cache-Control") != "max-age=60, private" || got.header.Get("Vary") != "authorization, accept" {
 		t.Errorf("the upstream's own: %v", got.header)
 	}
+}
+
+// TestAnswersOfTheUpstreamKeepWhatIsTheirs: one policy per field. H-10.
+func TestAnswersOfTheUpstreamKeepWhatIsTheirs(t *testing.T) {
+	s := newGateScene(t, standardSite)
+	s.upstream.answerWith(func(w http.ResponseWriter, _ *http.Request) {
+		h := w.Header()
+		for _, cookie := range []string{"__Host-oauth_login=evil; Path=/; Secure", "oauth_login=evil", "OAUTH_browser=evil", " __Host-oauth_browser=evil", "site=1; Path=/"} {
+			h.Add("Set-Cookie", cookie)
+		}
+		h.Set("X-User-Id", "the upstream's own")
+		h.Set("WWW-Authenticate", "Basic realm=upstream")
+		h.Set("Access-Control-Allow-Origin", "https://app.example")
+	})
+	for _, path := range []string{"/jobs", "/open"} {
+		got := s.get(path)
+		if cookies := got.header["Set-Cookie"]; len(cookies) != 1 || cookies[0] != "site=1; Path=/" {
+			t.Errorf("%s: Set-Cookie: %q", path, cookies)
+		}
+		for name, want := range map[string]string{
+			"X-User-Id": "the upstream's own", "WWW-Authenticate": "Basic realm=upstream", "Access-Control-Allow-Origin": "https://app.example",
+		} {
+			if got.header.Get(name) != want {
+				t.Errorf("%s: %s: %q", path, name, got.header.Get(name))
+			}
+		}
+	}
+}
+
+// TestPanicBehindTheGateEndsTheRequestOnly. X-06.
+func TestPanicBehindTheGateEndsTheRequestOnly(t *testing.T) {
+	s := newGateScene(t, "oauth_protect jobs:read\noauth_test_panic\nreverse_proxy UPSTREAM")
+	if got := s.rawAll("GET /jobs HTTP/1.1\nHost: a\nConnection: close\nAuthorization: Bearer TOKEN\n\n", 1); len(got) == 1 && got[0].status < 500 {
+		t.Errorf("%+v", got[0])
+	}
+	if len(s.upstream.take()) != 0 {
+		t.Error("the request went on")
+	}
+	if got := s.raw("GET /jobs HTTP/1.1\nHost: a\nConnection: close\n\n"); got.status != http.StatusUnauthorized {
+		t.Errorf("the next request: %+v", got)
+	}
+}
+
+// panicking is a handler with a bug.
+type panicking struct{}
+
+func (panicking) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{ID: "http.handlers.oauth_test_panic", New: func() caddy.Module { return new(panicking) }}
+}
+
+func (panicking) ServeHTTP(http.ResponseWriter, *http.Request, caddyhttp.Handler) error {
+	panic("injected")
+}
+
+func init() {
+	caddy.RegisterModule(panicking{})
+	httpcaddyfile.RegisterHandlerDirective("oauth_test_panic", func(httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
+		return panicking{}, nil
+	})
+	httpcaddyfile.RegisterDirectiveOrder("oauth_test_panic", httpcaddyfile.Before, "reverse_proxy")
 }
 
 // TestErrorsCaddyHandsRefusalsToHandleErrors with status and challenge.

@@ -44,7 +44,8 @@ func splitLoopback(uri string) (loopbackURI, bool) {
 		}
 		if port, ok := strings.CutPrefix(rest, ":"); ok {
 			rest = strings.TrimLeft(port, "0123456789")
-			if _, err := strconv.ParseUint(port[:len(port)-len(rest)], 10, 16); err != nil {
+			port = port[:len(port)-len(rest)]
+			if n, err := strconv.ParseUint(port, 10, 16); err != nil || strconv.FormatUint(n, 10) != port {
 				return loopbackURI{}, false
 			}
 		}

@@ -40,13 +40,13 @@ func New() *Board {
 	return &Board{jobs: seedJobs, now: time.Now, applications: make(map[string][]Application)}
 }
 
-// ListenAndServe serves both APIs until ctx ends, then lets requests that are
+// ListenAndServe serves both APIs on their addresses until ctx ends, then lets requests that are
 // under way finish. It calls started once both listen.
-func (b *Board) ListenAndServe(ctx context.Context, started func()) error {
+func (b *Board) ListenAndServe(ctx context.Context, jobs, people string, started func()) error {
 	apis := []struct {
 		address string
 		handler http.Handler
-	}{{JobsAddress, b.JobsHandler()}, {PeopleAddress, b.PeopleHandler()}}
+	}{{jobs, b.JobsHandler()}, {people, b.PeopleHandler()}}
 
 	failed := make(chan error, len(apis))
 	for _, api := range apis {

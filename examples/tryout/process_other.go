@@ -5,3 +5,5 @@ package main
 import "os/exec"
 
 func ownGroup(*exec.Cmd) {}
+
+func lockData(string) (func(), error) { return func() {}, nil }

@@ -18,7 +18,7 @@ func main() {
 	started := func() {
 		fmt.Printf("jobs on http://%s/jobs, applications and resumes on http://%s\n", jobboard.JobsAddress, jobboard.PeopleAddress)
 	}
-	if err := jobboard.New().ListenAndServe(ctx, started); err != nil {
+	if err := jobboard.New().ListenAndServe(ctx, jobboard.JobsAddress, jobboard.PeopleAddress, started); err != nil {
 		fmt.Fprintln(os.Stderr, "jobboard:", err)
 		os.Exit(1)
 	}

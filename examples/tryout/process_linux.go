@@ -1,0 +1,5 @@
+package main
+
+import "syscall"
+
+func endWithParent(attributes *syscall.SysProcAttr) { attributes.Pdeathsig = syscall.SIGTERM }
