@@ -117,7 +117,7 @@ func TestSecretGuessingIsThrottledForTheGuesser(t *testing.T) {
 
 // T-25, T-26, T-27, V-01: what is no form is refused, never 5xx, and its
 // secrets are nowhere in the log.
-func TestMalformedFormsAreRefused(t *testing.T) {
+func TestMalformedTokenRequestsAreRefused(t *testing.T) {
 	t.Parallel()
 	scene := issuertest.New(t)
 	const form = "application/x-www-form-urlencoded"
