@@ -66,7 +66,8 @@ func TestClientCannotRemoveIdentityByConnectionHeader(t *testing.T) {
 	}
 }
 
-// TestClientCannotSayWhoItIs, in any spelling, on any kind of rule. H-02.
+// TestClientCannotSayWhoItIs, in any spelling, on any kind of rule. H-02,
+// PROTOCOL 1.6.1, PROTOCOL 8.19.
 func TestClientCannotSayWhoItIs(t *testing.T) {
 	// The server is told to let through what it drops by itself.
 	s := newGateSceneWith(t, "servers {\n\t\ttrusted_proxies static 127.0.0.0/8\n\t\texpected_underscore_headers X_*\n\t\texpected_dot_headers X.*\n\t}", standardSite)

@@ -145,6 +145,57 @@ func TestHTTP2ClientCannotSayWhoItIs(t *testing.T) {
 	}
 }
 
+// TestAbusedConnectionsLeaveOthersAlone: streams that are reset at once with bad
+// tokens, an endless header, and heads that never end..
+func TestAbusedConnectionsLeaveOthersAlone(t *testing.T) {
+	s := newHTTP2Scene(t)
+	for range 100 { // heads and bodies that never end
+		conn, err := net.Dial("tcp", s.address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		_, _ = conn.Write([]byte("POST /jobs HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\nX-Slow: "))
+	}
+	conn, err := net.Dial("tcp", s.address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
+	_, _ = conn.Write([]byte(http2.ClientPreface))
+	framer := http2.NewFramer(conn, conn)
+	_ = framer.WriteSettings()
+	var block bytes.Buffer
+	encoder := hpack.NewEncoder(&block)
+	for i := range 1000 { // until the server has enough of it
+		block.Reset()
+		for _, f := range []field{{":method", "GET"}, {":scheme", "http"}, {":authority", "a"}, {":path", "/jobs"}, {"authorization", "Bearer a.b.c"}} {
+			_ = encoder.WriteField(hpack.HeaderField{Name: f.name, Value: f.value})
+		}
+		id := uint32(2*i + 1)
+		if framer.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: block.Bytes(), EndHeaders: true, EndStream: true}) != nil || framer.WriteRSTStream(id, http2.ErrCodeCancel) != nil {
+			break
+		}
+	}
+	_ = framer.WriteHeaders(http2.HeadersFrameParam{StreamID: 9001, BlockFragment: block.Bytes()})
+	for range 1000 { // CONTINUATION without end
+		if framer.WriteContinuation(9001, false, bytes.Repeat([]byte{0x40, 1, 'a', 1, 'b'}, 1000)) != nil {
+			break
+		}
+	}
+	s.upstream.take()
+	start := time.Now()
+	for range 20 {
+		if got := s.get("/jobs"); got.status != 200 {
+			t.Fatalf("an ordinary request: %+v", got)
+		}
+	}
+	if took := time.Since(start); took > 4*time.Second {
+		t.Errorf("20 ordinary requests took %s", took)
+	}
+}
+
 // TestHTTP2BodyOfAnotherLengthIsNoSecondRequest. Q-01.
 func TestHTTP2BodyOfAnotherLengthIsNoSecondRequest(t *testing.T) {
 	s := newHTTP2Scene(t)

@@ -5,6 +5,8 @@ import (
 	"net/url"
 	"strings"
 	"testing"
+
+	"github.com/caddyserver/caddy/v2"
 )
 
 const fuzzSite = `
@@ -57,6 +59,68 @@ func TestOddMethodsNeverReachUpstream(t *testing.T) {
 	}
 	if got := s.raw("GET /jobs HTTP/1.0\nConnection: close\n\n"); got.status != http.StatusBadRequest || len(s.upstream.take()) != 0 {
 		t.Errorf("without Host: %d", got.status)
+	}
+}
+
+// TestDecisionIsOnThePathThatIsForwarded, whatever Caddy rewrites before the
+// gate (it resolves dots as it strips a prefix); a rewrite behind the gate is
+// refused at load. U-12.
+func TestDecisionIsOnThePathThatIsForwarded(t *testing.T) {
+	const gate = "oauth_protect {\n GET /jobs/{id} jobs:read\n GET /open/* public\n}\nreverse_proxy UPSTREAM\n"
+	for site, targets := range map[string]map[string]string{
+		"handle_path /api/* {\n" + gate + "}": {"/api/jobs/1": "/jobs/1", "/api/jobs/a%20b": "/jobs/a%20b", "/api/jobs%2f1": "", "/api/open%2f..%2fjobs/1": "/jobs/1", "/api/open/%2e%2e/jobs/1": "/jobs/1", "/api//open/1": "/open/1", "/%61pi/jobs/1": "/jobs/1"},
+		"uri strip_prefix /api\n" + gate:      {"/api/jobs/1": "/jobs/1", "/api/jobs%2f1": "", "/api/admin": "", "/api/jobs/%2e%2e/open/x": "/open/x"},
+		"rewrite /old/* /jobs/1\n" + gate:     {"/old/x": "/jobs/1", "/old/%2f": "/jobs/1", "/jobs/2": "/jobs/2"},
+		"uri replace /v1/ /\n" + gate:         {"/v1/jobs/1": "/jobs/1", "/v1/jobs%2f1": "", "/v1/open/..%2fjobs/1": ""},
+	} {
+		s := newGateScene(t, site)
+		for target, want := range targets {
+			s.get(target)
+			forwarded := ""
+			if got := s.upstream.take(); len(got) == 1 {
+				forwarded = got[0].uri
+			}
+			if forwarded != want {
+				t.Errorf("%s, %s: forwarded %q, want %q", strings.SplitN(site, "\n", 2)[0], target, forwarded, want)
+			}
+			s.raw("GET " + target + " HTTP/1.1\nHost: a\nConnection: close\n\n")
+			for _, got := range s.upstream.take() {
+				if !strings.HasPrefix(got.uri, "/open/") {
+					t.Errorf("%s without a token: forwarded %q", target, got.uri)
+				}
+			}
+		}
+		if err := caddy.Stop(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s := prepareGateScene(t)
+	for _, behind := range []string{"rewrite * /admin", "uri strip_prefix /jobs", "method DELETE"} {
+		site := "route {\noauth_protect {\n GET /jobs/* jobs:read\n}\n" + behind + "\nreverse_proxy UPSTREAM\n}"
+		if err := s.tryLoad("", site); err == nil || !strings.Contains(err.Error(), "Caddyfile:") {
+			t.Errorf("%s behind the gate: %v", behind, err)
+		}
+	}
+}
+
+// TestQueryDecidesNothing, however long or broken. Q-03, U-07.
+func TestQueryDecidesNothing(t *testing.T) {
+	s := newGateScene(t, fuzzSite)
+	for query, status := range map[string]int{
+		"?" + strings.Repeat("&", 10_001): 200, "?%zz&;;=&a=%": 200, "?x=/open/a": 200, "?access_token=x;%zz": 400, "?_method=DELETE": 200,
+	} {
+		got := s.get("/jobs" + query)
+		if got.status != status {
+			t.Errorf("%.40s: %d", query, got.status)
+		}
+		if got := s.raw("GET /jobs" + query + " HTTP/1.1\nHost: a\nConnection: close\n\n"); got.status != 401 {
+			t.Errorf("%.40s without a token: %d", query, got.status)
+		}
+		for _, r := range s.upstream.take() {
+			if r.uri != "/jobs"+query || r.method != "GET" {
+				t.Errorf("forwarded %s %.40s", r.method, r.uri)
+			}
+		}
 	}
 }
 

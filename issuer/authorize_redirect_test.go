@@ -39,7 +39,7 @@ func rowsLeft(t *testing.T, scene *issuertest.Scene) int {
 		+ (SELECT count(*) FROM gpt_sessions) + (SELECT count(*) FROM gpt_oauth_events WHERE event_type <> 'gpt.oauth.user_created')`)
 }
 
-// A-01, PROTOCOL 1.6 defect 2, PROTOCOL 8.1: an unproven client or address gets
+// A-01, PROTOCOL 1.6.2, PROTOCOL 8.1: an unproven client or address gets
 // a page, whatever else is wrong with the request.
 func TestAuthorizeShowsAPageUntilTheTargetIsProven(t *testing.T) {
 	t.Parallel()

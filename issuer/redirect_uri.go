@@ -49,9 +49,6 @@ func splitLoopback(uri string) (loopbackURI, bool) {
 				return loopbackURI{}, false
 			}
 		}
-		if rest != "" && rest[0] != '/' && rest[0] != '?' {
-			return loopbackURI{}, false
-		}
 		return loopbackURI{host, rest}, true
 	}
 	return loopbackURI{}, false

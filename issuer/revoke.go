@@ -49,7 +49,7 @@ func (s *Server) revoke(r *http.Request, client *Client, token string) error {
 		sessionID = session.ID
 	} else if refresh, ok := s.cfg.Secrets.readRefreshToken(token); ok {
 		sessionID = refresh.SessionID
-	} else if claims, ok := s.readAccessToken(token); ok && claims.ClientID == client.ID {
+	} else if claims, ok := s.readAccessToken(token); ok {
 		sessionID = claims.SessionID
 	}
 	if sessionID == "" {

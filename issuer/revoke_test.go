@@ -27,7 +27,7 @@ func revoke(scene *issuertest.Scene, clientID, token string, params ...issuertes
 	return scene.PostForm("/oauth/revoke", form)
 }
 
-// V-01, V-02, PROTOCOL 1.6.9: what is unknown, or another's, is 200 and nothing
+// V-01, V-02, V-05, PROTOCOL 1.6.9, PROTOCOL 8.9: what is unknown, or another's, is 200 and nothing
 // happens; the kind of token is its own, whatever the hint says. RFC 7009.
 func TestRevocationEndsOwnSessionsOnly(t *testing.T) {
 	t.Parallel()

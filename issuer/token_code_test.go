@@ -39,7 +39,7 @@ func wantOAuthError(t *testing.T, r issuertest.Response, status int, code string
 	}
 }
 
-// T-05, T-06, T-29, PKCE downgrade: a redemption that is wrong says so and
+// T-05, T-06, T-27, T-28, T-29, PROTOCOL 8.2, PKCE downgrade: a redemption that is wrong says so and
 // leaves the code to its owner.
 func TestRefusedRedemptionDoesNotConsumeTheCode(t *testing.T) {
 	t.Parallel()
@@ -81,6 +81,17 @@ func TestRefusedRedemptionDoesNotConsumeTheCode(t *testing.T) {
 	}
 }
 
+// T-05: a verifier that is too short to be one stays so, whatever challenge it
+// meets.
+func TestGuessableVerifierIsRefused(t *testing.T) {
+	t.Parallel()
+	scene := issuertest.New(t)
+	for _, verifier := range []string{"short", strings.Repeat("a", 42), strings.Repeat("a", 129), strings.Repeat("ä", 43)} {
+		code, _ := scene.Code(t, issuertest.Public, issuertest.Set("code_challenge", issuertest.Challenge(verifier)))
+		wantOAuthError(t, scene.PostForm("/oauth/token", codeForm(issuertest.Public, issuertest.PublicRedirect, code, verifier)), 400, "invalid_grant")
+	}
+}
+
 // T-05: the fifth wrong attempt burns the code.
 func TestFifthWrongVerifierBurnsTheCode(t *testing.T) {
 	t.Parallel()
@@ -92,7 +103,7 @@ func TestFifthWrongVerifierBurnsTheCode(t *testing.T) {
 	wantOAuthError(t, scene.PostForm("/oauth/token", codeForm(issuertest.Public, issuertest.PublicRedirect, code, verifier)), 400, "invalid_grant")
 }
 
-// a verifier for a code that was issued without a challenge.
+// A-09, PROTOCOL 8.5: a verifier for a code that was issued without a challenge.
 func TestVerifierWithoutChallengeIsADowngrade(t *testing.T) {
 	t.Parallel()
 	scene := issuertest.New(t)
@@ -125,7 +136,7 @@ func TestCodeOfAnotherClientIsUnknown(t *testing.T) {
 	}
 }
 
-// T-01, T-02: one of a hundred redemptions succeeds and its session lives; a
+// PROTOCOL 8.6, PROTOCOL 1.6.3, T-31: one of a hundred redemptions succeeds and its session lives; a
 // replay later than ten seconds revokes it.
 func TestConcurrentRedemptionsOfOneCodeYieldOneSession(t *testing.T) {
 	t.Parallel()
@@ -216,7 +227,7 @@ func TestCodeDiesWithWhatItRestsOn(t *testing.T) {
 	}
 }
 
-// PROTOCOL 1.6.3 and 1.6.7: nothing in the database can be presented, and what
+// PROTOCOL 1.6.3, PROTOCOL 1.6.7, PROTOCOL 1.6.8, PROTOCOL 8.22: nothing in the database can be presented, and what
 // is answered must not be kept.
 func TestTokenAnswerIsAsTheStandardWantsIt(t *testing.T) {
 	t.Parallel()

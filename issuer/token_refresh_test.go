@@ -28,7 +28,7 @@ func wantAlive(t *testing.T, scene *issuertest.Scene, alive bool) {
 	}
 }
 
-// T-10, T-11, T-12: a hundred refreshes with one token get one successor, and
+// PROTOCOL 8.7, T-31: a hundred refreshes with one token get one successor, and
 // the session lives.
 func TestConcurrentRefreshesShareOneSuccessor(t *testing.T) {
 	t.Parallel()
@@ -71,7 +71,7 @@ func TestWithoutGraceOneRefreshSucceeds(t *testing.T) {
 	}
 }
 
-// T-13: past the grace, and for the grandparent at once, the session is revoked.
+// T-13, PROTOCOL 8.7: past the grace, and for the grandparent at once, the session is revoked.
 func TestReplayedRefreshTokenRevokesTheSession(t *testing.T) {
 	t.Parallel()
 	for name, replay := range map[string]func(*issuertest.Scene, string) string{
@@ -97,7 +97,7 @@ func TestReplayedRefreshTokenRevokesTheSession(t *testing.T) {
 	}
 }
 
-// T-15, T-29: a refused refresh moves nothing; a narrower one keeps the grant.
+// T-15, T-29, PROTOCOL 8.8: a refused refresh moves nothing; a narrower one keeps the grant.
 func TestRefusedRefreshMovesNothing(t *testing.T) {
 	t.Parallel()
 	scene := issuertest.New(t)
@@ -129,7 +129,7 @@ func TestRefusedRefreshMovesNothing(t *testing.T) {
 	}
 }
 
-// T-16, T-18: only the client's own refresh token refreshes.
+// T-16, T-18, PROTOCOL 8.9: only the client's own refresh token refreshes.
 func TestOnlyOwnRefreshTokensRefresh(t *testing.T) {
 	t.Parallel()
 	scene := issuertest.New(t)

@@ -2,6 +2,7 @@ package validator
 
 import (
 	"net/http"
+	"net/url"
 	"strings"
 )
 
@@ -24,7 +25,7 @@ func bearerToken(r *http.Request) (string, *Refusal) {
 	if len(fields) == 0 || fields[0] == "" {
 		return "", noCredentials()
 	}
-	if strings.Contains(r.URL.RawQuery, "access_token") && r.URL.Query().Has("access_token") {
+	if hasTokenParameter(r.URL.RawQuery) {
 		return "", badRequest("The request has an access token in its header and in its query.", nil)
 	}
 	if hasTokenCookie(r.Header["Cookie"]) {
@@ -40,6 +41,28 @@ func bearerToken(r *http.Request) (string, *Refusal) {
 		return "", invalidToken(errMalformed("longer than the bound"))
 	}
 	return token, nil
+}
+
+// hasTokenParameter reads the query as the most generous upstream would: also
+// parts that do not parse, and with `;` between them.
+func hasTokenParameter(query string) bool {
+	const name = "access_token"
+	for query != "" {
+		var part string
+		if end := strings.IndexAny(query, "&;"); end >= 0 {
+			part, query = query[:end], query[end+1:]
+		} else {
+			part, query = query, ""
+		}
+		part, _, _ = strings.Cut(part, "=")
+		if len(part) < len(name) || !strings.HasPrefix(part, name) && strings.IndexByte(part, '%') < 0 {
+			continue
+		}
+		if decoded, err := url.QueryUnescape(part); part == name || err == nil && decoded == name {
+			return true
+		}
+	}
+	return false
 }
 
 func hasTokenCookie(fields []string) bool {

@@ -167,7 +167,7 @@ func nextInAlphabet(c byte) string {
 	return string(alphabet[(strings.IndexByte(alphabet, c)+1)%len(alphabet)])
 }
 
-// J-01 to J-18, V-05, T-18, PROTOCOL 8.20: no odd token passes.
+// J-01 to J-18, M3, V-05, T-18, PROTOCOL 8.20: no odd token passes.
 func TestVerifierRefusesHostileTokens(t *testing.T) {
 	t.Parallel()
 	s := newScene(t)
@@ -223,6 +223,10 @@ func TestBearerCredentials(t *testing.T) {
 		{"twice", []string{"Bearer " + good, "Bearer " + good}, "/jobs", 400, oauth.CodeInvalidRequest},
 		{"header and query", []string{"Bearer " + good}, "/jobs?access_token=" + good, 400, oauth.CodeInvalidRequest},
 		{"header and escaped query", []string{"Bearer " + good}, "/jobs?access%5Ftoken=x&access_token=y", 400, oauth.CodeInvalidRequest},
+		{"header and lone escaped query", []string{"Bearer " + good}, "/jobs?access%5ftoken=x", 400, oauth.CodeInvalidRequest},
+		{"header and query after a semicolon", []string{"Bearer " + good}, "/jobs?a=b;access_token=x", 400, oauth.CodeInvalidRequest},
+		{"header and name alone", []string{"Bearer " + good}, "/jobs?%zz&access_token", 400, oauth.CodeInvalidRequest},
+		{"like a token", []string{"Bearer " + good}, "/jobs?access_tokens=x&q=access_token&x=%zz", 0, ""},
 		{"query alone", nil, "/jobs?access_token=" + good, 401, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -1,0 +1,68 @@
+package caddymodule
+
+import (
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/caddyserver/caddy/v2/caddyconfig"
+)
+
+var (
+	caddyfileBlock = regexp.MustCompile("(?s)```caddyfile\n(.*?)```")
+	wordOfBlock    = regexp.MustCompile(`(?m)^\t+"([a-z_]+)":\s+\S`)
+)
+
+// TestCaddyfilesOfTheDocumentationAdapt: what a reader copies works.
+func TestCaddyfilesOfTheDocumentationAdapt(t *testing.T) {
+	names, err := filepath.Glob("../docs/*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	blocks := 0
+	for _, name := range append(names, "../README.md", "../xcaddy.md") {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, block := range caddyfileBlock.FindAllStringSubmatch(string(text), -1) {
+			blocks++
+			caddyfile := block[1]
+			if word := strings.Fields(caddyfile)[0]; word == "secret" || word == "postgres" { // a part of the option
+				caddyfile = "{\n\toauth {\n" + caddyfile + "\t}\n}\n"
+			}
+			if _, _, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(caddyfile), map[string]any{"filename": "Caddyfile"}); err != nil {
+				t.Errorf("%s: %v\n%s", name, err, caddyfile)
+			}
+		}
+	}
+	if blocks < 3 {
+		t.Errorf("only %d blocks found", blocks)
+	}
+}
+
+// TestReferenceExplainsEveryWord that the Caddyfile may hold.
+func TestReferenceExplainsEveryWord(t *testing.T) {
+	reference, err := os.ReadFile("../docs/caddyfile.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	words := 0
+	for _, name := range []string{"caddyfile_oauth.go", "caddyfile_protect.go"} {
+		source, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, match := range wordOfBlock.FindAllStringSubmatch(string(source), -1) {
+			words++
+			if word := match[1]; !strings.Contains(string(reference), "\t"+word+" ") && !strings.Contains(string(reference), "\t"+word+"\n") {
+				t.Errorf("the syntax in docs/caddyfile.md lacks %s", word)
+			}
+		}
+	}
+	if words < 30 {
+		t.Errorf("only %d words found: the source is not read right", words)
+	}
+}
