@@ -336,6 +336,7 @@ func TestMalformedFormsAreRefused(t *testing.T) {
 	good := form.Encode() + "&email=a%40b&password=x"
 	for name, body := range map[string]string{
 		"field twice": good + "&email=c", "bad escape": good + "%zz", "megabyte": good + strings.Repeat("x", 1<<20),
+		"just too long": good + "&more=" + strings.Repeat("x", maxPageForm-len(good)),
 	} {
 		r, _ := http.NewRequest(http.MethodPost, action, strings.NewReader(body))
 		r.Header.Set("Content-Type", "application/x-www-form-urlencoded")

@@ -165,9 +165,10 @@ func (r *Resource) ruleFor(method int, t target) (*Rule, *Refusal) {
 
 // authorizeUnmatched refuses, or lets a request pass that another part of the
 // site answers. It stays when a more generous reader would find a rule: such an
-// upstream must not be reached around the gate.
+// upstream must not be reached around the gate. (One that does not decode finds
+// none that is not found here: a rule's literals have no escapes.)
 func (r *Resource) authorizeUnmatched(method int, t target) (Decision, error) {
-	if r.folded != nil && method >= 0 && !r.foldedMatch(method, t.path) && (t.literal == "" || !r.foldedMatch(method, t.literal)) {
+	if r.folded != nil && method >= 0 && !r.foldedMatch(method, t.path) {
 		return Decision{}, nil
 	}
 	return Decision{}, r.challenged(noRule(), nil)

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/url"
 	"os"
+	"path/filepath"
 	"slices"
 	"syscall"
 	"time"
@@ -64,10 +65,21 @@ func (g *gateway) environment() []string {
 	}
 	environment := append(os.Environ(), "GATEWAY_ADDRESS="+g.address, "GATEWAY_BIND="+bind, "GATEWAY_ADMIN="+g.admin,
 		"JOBS_API="+g.jobs, "PEOPLE_API="+g.people)
+	// A user without a home, as in a container: Caddy's own files go with ours.
+	if home, err := os.UserHomeDir(); err != nil || !isDir(home) {
+		if here, err := filepath.Abs(dataDir); err == nil {
+			environment = append(environment, "XDG_DATA_HOME="+here, "XDG_CONFIG_HOME="+here)
+		}
+	}
 	if dsn := os.Getenv("DATABASE_URL"); dsn != "" {
 		environment = append(environment, "TRYOUT_DATABASE_URL="+dsn, "DATABASE_URL={env.TRYOUT_DATABASE_URL}")
 	}
 	return environment
+}
+
+func isDir(name string) bool {
+	info, err := os.Stat(name)
+	return err == nil && info.IsDir()
 }
 
 // checkPorts waits a moment for what an earlier run may still be giving up.
