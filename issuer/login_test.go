@@ -333,7 +333,14 @@ func TestMalformedFormsAreRefused(t *testing.T) {
 	scene := newPageScene(t)
 	b := scene.browser()
 	action, form := b.get("/oauth/authorize").form("Sign in")
-	good := form.Encode() + "&email=a%40b&password=x"
+	form.Set("email", "nobody@example.com")
+	form.Set("password", "x")
+	good := form.Encode()
+	ordinary, _ := http.NewRequest(http.MethodPost, action, strings.NewReader(good))
+	ordinary.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	if got := b.do(ordinary); got.status != http.StatusOK {
+		t.Fatalf("the form as it is: %d", got.status)
+	}
 	for name, body := range map[string]string{
 		"field twice": good + "&email=c", "bad escape": good + "%zz", "megabyte": good + strings.Repeat("x", 1<<20),
 		"just too long": good + "&more=" + strings.Repeat("x", maxPageForm-len(good)),
