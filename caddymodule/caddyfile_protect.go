@@ -148,6 +148,7 @@ func (p *Protect) parseProtectBlock(h httpcaddyfile.Helper, short bool) (bool, e
 		"identity_headers": once(nil),
 		"forward_token":    once(flag(&p.ForwardToken)),
 		"cors":             once(texts(&p.CORS)),
+		"streams":          once(oneOf(&p.Streams, streamsUntilClose)),
 		"errors":           once(oneOf(&p.Errors, "caddy")),
 	}
 	seen := make(map[string]int)

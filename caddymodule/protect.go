@@ -48,6 +48,10 @@ type Protect struct {
 	// origin. Default: preflights are forwarded, without credentials.
 	CORS []string `json:"cors,omitempty"`
 
+	// Streams "until_close" lets WebSockets, event streams and downloads go on
+	// when their token expires or their session ends. Default: they are closed.
+	Streams string `json:"streams,omitempty"`
+
 	// Errors "caddy" hands refusals to handle_errors. Default: the gate writes
 	// its own JSON.
 	Errors string `json:"errors,omitempty"`
@@ -61,8 +65,11 @@ type Protect struct {
 	headers   *validator.HeaderPolicy
 	ruleText  map[*validator.Rule]string
 	decisions *decisionCounter
+	streams   *openStreams
 	logger    *zap.Logger
 }
+
+const streamsUntilClose = "until_close"
 
 // CaddyModule returns the Caddy module information.
 func (Protect) CaddyModule() caddy.ModuleInfo {
@@ -77,9 +84,12 @@ func (p *Protect) Provision(ctx caddy.Context) error {
 	if err != nil {
 		return err
 	}
-	p.app = app
+	p.app, p.streams = app, new(openStreams)
 	if p.Errors != "" && p.Errors != "caddy" {
 		return p.at(fmt.Errorf("errors: %q is not caddy", p.Errors))
+	}
+	if p.Streams != "" && p.Streams != streamsUntilClose {
+		return p.at(fmt.Errorf("streams: %q is not %s", p.Streams, streamsUntilClose))
 	}
 	routes, err := app.surveyRoutes(ctx)
 	if err != nil {
@@ -222,6 +232,10 @@ func (p *Protect) forward(w http.ResponseWriter, r *http.Request, next caddyhttp
 	}
 	gated := &gatedResponse{gate: p, request: r, private: decision.Authenticated()}
 	gated.ResponseWriter = w
+	if decision.Authenticated() && p.Streams != streamsUntilClose {
+		gated.follows, gated.grant = true, decision.Grant()
+		defer gated.done()
+	}
 	return next.ServeHTTP(gated, r)
 }
 

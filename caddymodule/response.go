@@ -1,9 +1,12 @@
 package caddymodule
 
 import (
+	"bufio"
 	"io"
+	"net"
 	"net/http"
 	"strings"
+	"time"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
@@ -21,7 +24,17 @@ type gatedResponse struct {
 	request     *http.Request
 	private     bool
 	wroteHeader bool
+
+	// follows: the answer rests on grant, and ends with it.
+	follows bool
+	grant   validator.Grant
+	writes  int
+	stream  *stream // once the answer has turned out to last
 }
+
+// longAnswer is the number of writes after which an answer counts as one that
+// lasts. A reverse proxy copies 32 KiB at a time.
+const longAnswer = 8
 
 // WriteHeader completes the header.
 func (g *gatedResponse) WriteHeader(status int) {
@@ -36,7 +49,55 @@ func (g *gatedResponse) Write(b []byte) (int, error) {
 	if !g.wroteHeader {
 		g.WriteHeader(http.StatusOK)
 	}
+	if g.writes++; g.writes == longAnswer {
+		g.follow(g.closeAnswer)
+	}
 	return g.ResponseWriterWrapper.Write(b)
+}
+
+// FlushError is called where the next byte may be long in coming: event
+// streams, bodies of unknown length.
+func (g *gatedResponse) FlushError() error {
+	if !g.wroteHeader {
+		g.WriteHeader(http.StatusOK)
+	}
+	g.follow(g.closeAnswer)
+	return http.NewResponseController(g.ResponseWriter).Flush()
+}
+
+// Hijack gives the connection to a WebSocket.
+func (g *gatedResponse) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	conn, buffered, err := http.NewResponseController(g.ResponseWriter).Hijack()
+	if err == nil {
+		g.follow(func() { _ = conn.Close() })
+	}
+	return conn, buffered, err
+}
+
+// follow has the answer closed when what it rests on is over.
+func (g *gatedResponse) follow(closeAnswer func()) {
+	if !g.follows || g.stream != nil {
+		return
+	}
+	g.stream = &stream{grant: g.grant, close: closeAnswer}
+	g.gate.streams.add(g.stream, g.gate)
+}
+
+// done is called when the handlers behind the gate have returned.
+func (g *gatedResponse) done() {
+	if g.stream != nil {
+		g.gate.streams.remove(g.stream)
+	}
+}
+
+// closeAnswer cuts the answer off where it is. The read deadline ends the
+// request's context (net/http watches the connection while a handler runs), so
+// that a proxy lets go of the upstream too; the write deadline resets an HTTP/2
+// stream, and keeps the end of an HTTP/1 answer from looking like one.
+func (g *gatedResponse) closeAnswer() {
+	controller := http.NewResponseController(g.ResponseWriter)
+	_ = controller.SetWriteDeadline(time.Unix(1, 0))
+	_ = controller.SetReadDeadline(time.Unix(1, 0))
 }
 
 // ReadFrom keeps sendfile and the like.
@@ -44,6 +105,7 @@ func (g *gatedResponse) ReadFrom(src io.Reader) (int64, error) {
 	if !g.wroteHeader {
 		g.WriteHeader(http.StatusOK)
 	}
+	g.follow(g.closeAnswer)
 	return g.ResponseWriterWrapper.ReadFrom(src)
 }
 

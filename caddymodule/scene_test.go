@@ -76,6 +76,14 @@ func (s *heldSessions) revoke(id string) {
 	delete(s.live, id)
 }
 
+func (s *heldSessions) narrow(id string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	session := s.live[id]
+	session.Scopes = oauth.NewScopeSet("jobs:write")
+	s.live[id] = session
+}
+
 type heldKeys struct{ key *ecdsa.PrivateKey }
 
 func (k heldKeys) VerificationKey(kid string) (*ecdsa.PublicKey, bool) {

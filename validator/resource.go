@@ -105,7 +105,18 @@ type Decision struct {
 	// Preflight: a CORS preflight, to be forwarded without credentials or
 	// answered by AnswerPreflight.
 	Preflight bool
+
+	token *verifiedToken // nil: it rests on none
 }
+
+// Grant is what a decision rests on. See Confirm.
+type Grant struct {
+	rule  *Rule
+	token *verifiedToken
+}
+
+// Grant returns what an authenticated decision rests on.
+func (d *Decision) Grant() Grant { return Grant{d.Rule, d.token} }
 
 // Authenticated reports whether the decision rests on an access token.
 func (d *Decision) Authenticated() bool { return d.Identity.SessionID != "" }
@@ -137,11 +148,27 @@ func (r *Resource) Authorize(req *http.Request) (Decision, error) {
 	if rule.Access == AccessPublic {
 		return Decision{Rule: rule}, nil
 	}
-	identity, refusal := r.authenticate(req, rule)
+	token, refusal := r.authenticate(req)
 	if refusal != nil {
 		return Decision{}, r.challenged(refusal, rule)
 	}
-	return Decision{Rule: rule, Identity: identity}, nil
+	identity, refusal := r.admit(req.Context(), Grant{rule, token})
+	if refusal != nil {
+		return Decision{}, r.challenged(refusal, rule)
+	}
+	return Decision{Rule: rule, Identity: identity, token: token}, nil
+}
+
+// Confirm decides again about a request that was let through and whose answer
+// still flows. The error is a *Refusal; of status 503 when nobody can say.
+func (r *Resource) Confirm(ctx context.Context, g Grant) error {
+	if !r.cfg.Now().Before(g.token.expiresAt) {
+		return invalidToken(errors.New("the token has expired"))
+	}
+	if _, refusal := r.admit(ctx, g); refusal != nil {
+		return refusal
+	}
+	return nil
 }
 
 // challenged completes a refusal with what only the resource knows.
@@ -187,17 +214,23 @@ func (r *Resource) foldedMatch(method int, path string) bool {
 // case only; by way of upper case, which also takes letters like the long s.
 func foldCase(path string) string { return strings.ToLower(strings.ToUpper(path)) }
 
-// authenticate establishes who is calling and that the rule allows it.
-func (r *Resource) authenticate(req *http.Request, rule *Rule) (Identity, *Refusal) {
+// authenticate finds out whose token the request carries.
+func (r *Resource) authenticate(req *http.Request) (*verifiedToken, *Refusal) {
 	token, refusal := bearerToken(req)
 	if refusal != nil {
-		return Identity{}, refusal
+		return nil, refusal
 	}
 	t, err := r.verifier.verify(req.Context(), token)
 	if err != nil {
-		return Identity{}, invalidToken(err)
+		return nil, invalidToken(err)
 	}
-	session, refusal := r.readSession(req.Context(), &t.claims)
+	return t, nil
+}
+
+// admit decides what a genuine token allows at this moment.
+func (r *Resource) admit(ctx context.Context, g Grant) (Identity, *Refusal) {
+	t := g.token
+	session, refusal := r.readSession(ctx, &t.claims)
 	if refusal != nil {
 		return Identity{}, refusal
 	}
@@ -205,7 +238,7 @@ func (r *Resource) authenticate(req *http.Request, rule *Rule) (Identity, *Refus
 		return Identity{}, invalidToken(errors.New("the client is not registered any more"))
 	}
 	granted := t.grantedBy(session.Scopes, r.cfg.Catalog)
-	if !rule.allows(granted.scopes) {
+	if !g.rule.allows(granted.scopes) {
 		return Identity{}, insufficientScope()
 	}
 	return Identity{
