@@ -63,7 +63,8 @@ func (g *gateway) environment() []string {
 	if len(g.hosts) > 1 {
 		bind += " [::1]"
 	}
-	environment := append(os.Environ(), "GATEWAY_ADDRESS="+g.address, "GATEWAY_BIND="+bind, "GATEWAY_ADMIN="+g.admin,
+	inherited := slices.DeleteFunc(os.Environ(), func(variable string) bool { return variable == "DATABASE_URL=" }) // empty is not set
+	environment := append(inherited, "GATEWAY_ADDRESS="+g.address, "GATEWAY_BIND="+bind, "GATEWAY_ADMIN="+g.admin,
 		"JOBS_API="+g.jobs, "PEOPLE_API="+g.people)
 	// A user without a home, as in a container: Caddy's own files go with ours.
 	if home, err := os.UserHomeDir(); err != nil || !isDir(home) {
