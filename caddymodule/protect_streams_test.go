@@ -3,16 +3,14 @@ package caddymodule
 import (
 	"bufio"
 	"context"
-	"crypto/tls"
 	"errors"
 	"io"
-	"net"
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/coder/websocket"
-	"golang.org/x/net/http2"
 )
 
 // lasting answers in the ways that last; gone gets a value when the upstream is
@@ -66,12 +64,10 @@ func (s *gateScene) openStream(t *testing.T, kind, token string) (ended func() e
 			}
 		}
 	}
-	transport := http.RoundTripper(&http.Transport{DisableKeepAlives: true})
-	if path, ok := map[string]string{"/events over HTTP/2": "/events", "/download over HTTP/2": "/download"}[kind]; ok {
-		kind = path
-		transport = &http2.Transport{AllowHTTP: true, DialTLSContext: func(ctx context.Context, network, address string, _ *tls.Config) (net.Conn, error) {
-			return new(net.Dialer).DialContext(ctx, network, address)
-		}}
+	transport := &http.Transport{DisableKeepAlives: true}
+	if path, ok := strings.CutSuffix(kind, " over HTTP/2"); ok {
+		kind, transport = path, &http.Transport{Protocols: new(http.Protocols)}
+		transport.Protocols.SetUnencryptedHTTP2(true)
 	}
 	request, _ := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+s.address+kind, nil)
 	request.Header.Set("Authorization", "Bearer "+token)

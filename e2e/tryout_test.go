@@ -182,9 +182,9 @@ func (try *tryOut) token(t *testing.T, clientID, secret, scope string) string {
 		Endpoint: oauth2.Endpoint{AuthURL: try.base + "/oauth/authorize", TokenURL: try.base + "/oauth/token"}}
 	verifier := oauth2.GenerateVerifier()
 	page := read(t, browser, config.AuthCodeURL("state", oauth2.S256ChallengeOption(verifier)), nil)
-	page = submit(t, browser, page, url.Values{"email": {"demo@example.com"}, "password": {demoPassword}})
+	page = submit(t, browser, page, "email", url.Values{"email": {"demo@example.com"}, "password": {demoPassword}})
 	if answer == "" {
-		page = submit(t, browser, page, url.Values{"decision": {"allow"}})
+		page = submit(t, browser, page, "decision", url.Values{"decision": {"allow"}})
 	}
 	if answer == "" {
 		t.Fatalf("no code; the last page:\n%s", page)
@@ -216,18 +216,21 @@ func read(t *testing.T, browser *http.Client, address string, form url.Values) s
 	return string(page)
 }
 
-// submit fills in the first form of the page.
-func submit(t *testing.T, browser *http.Client, page string, form url.Values) string {
+// submit fills in the form of the page that has the field.
+func submit(t *testing.T, browser *http.Client, page, field string, form url.Values) string {
 	t.Helper()
-	action := formAction.FindStringSubmatch(page)
-	if action == nil {
-		t.Fatalf("no form in:\n%s", page)
+	for part := range strings.SplitSeq(page, "</form>") {
+		action := formAction.FindStringSubmatch(part)
+		if action == nil || !strings.Contains(part, `name="`+field+`"`) {
+			continue
+		}
+		for _, field := range hidden.FindAllStringSubmatch(part, -1) {
+			form.Set(field[1], field[2])
+		}
+		return read(t, browser, action[1], form)
 	}
-	end := strings.Index(page, "</form>")
-	for _, field := range hidden.FindAllStringSubmatch(page[:end], -1) {
-		form.Set(field[1], field[2])
-	}
-	return read(t, browser, action[1], form)
+	t.Fatalf("no form with %s in:\n%s", field, page)
+	return ""
 }
 
 func (try *tryOut) api(t *testing.T, method, path, token string) (status int, body string) {
