@@ -236,7 +236,11 @@ func (p *Protect) forward(w http.ResponseWriter, r *http.Request, next caddyhttp
 		gated.follows, gated.grant = true, decision.Grant()
 		defer gated.done()
 	}
-	return next.ServeHTTP(gated, r)
+	err := next.ServeHTTP(gated, r)
+	if gated.cut.Load() {
+		panic(http.ErrAbortHandler) // or half an answer would end like a whole one
+	}
+	return err
 }
 
 // refuse answers a request that does not pass.

@@ -5,7 +5,9 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -29,7 +31,8 @@ type gatedResponse struct {
 	follows bool
 	grant   validator.Grant
 	writes  int
-	stream  *stream // once the answer has turned out to last
+	stream  *stream     // once the answer has turned out to last
+	cut     atomic.Bool // by closeAnswer
 }
 
 // longAnswer is the number of writes after which an answer counts as one that
@@ -51,6 +54,9 @@ func (g *gatedResponse) Write(b []byte) (int, error) {
 	}
 	if g.writes++; g.writes == longAnswer {
 		g.follow(g.closeAnswer)
+	}
+	if g.cut.Load() {
+		return 0, os.ErrDeadlineExceeded
 	}
 	return g.ResponseWriterWrapper.Write(b)
 }
@@ -90,14 +96,26 @@ func (g *gatedResponse) done() {
 	}
 }
 
-// closeAnswer cuts the answer off where it is. The read deadline ends the
-// request's context (net/http watches the connection while a handler runs), so
-// that a proxy lets go of the upstream too; the write deadline resets an HTTP/2
-// stream, and keeps the end of an HTTP/1 answer from looking like one.
+// closeAnswer cuts the answer off where it is; it runs beside the handler. The
+// read deadline ends the request's context (net/http watches the connection
+// while a handler runs), so that a proxy lets go of the upstream too; the write
+// deadline resets an HTTP/2 stream. Both are set below Caddy's own wrappers,
+// which are the handler's alone and set deadlines of their own with each write.
 func (g *gatedResponse) closeAnswer() {
-	controller := http.NewResponseController(g.ResponseWriter)
+	g.cut.Store(true)
+	controller := http.NewResponseController(innermost(g.ResponseWriter))
 	_ = controller.SetWriteDeadline(time.Unix(1, 0))
 	_ = controller.SetReadDeadline(time.Unix(1, 0))
+}
+
+func innermost(w http.ResponseWriter) http.ResponseWriter {
+	for {
+		wrapper, ok := w.(interface{ Unwrap() http.ResponseWriter })
+		if !ok {
+			return w
+		}
+		w = wrapper.Unwrap()
+	}
 }
 
 // ReadFrom keeps sendfile and the like.
