@@ -34,9 +34,10 @@ import (
 //			redirect_uri  <uri>                   # again for each
 //			pkce          required|optional       # required
 //			auth_method   client_secret_basic|client_secret_post|none ...
-//			grants        authorization_code|refresh_token ...
+//			grants        authorization_code|refresh_token|client_credentials ...
 //			resource      <identifier>
 //			scope         <name...>
+//			introspect    <resource...>
 //			access_token_ttl  <duration>
 //			refresh_token_ttl <duration>
 //			refresh_idle_ttl  <duration>
@@ -180,6 +181,7 @@ func (s *Settings) parseClient(d *caddyfile.Dispenser) error {
 		"grants":            once(texts(&c.Grants)),
 		"resource":          once(text(&c.Resource)),
 		"scope":             once(texts(&c.Scopes)),
+		"introspect":        once(texts(&c.Introspect)),
 		"access_token_ttl":  once(periodOf(&c.AccessTokenTTL, 1)),
 		"refresh_token_ttl": once(periodOf(&c.RefreshTokenTTL, 1)),
 		"refresh_idle_ttl":  once(periodOf(&c.RefreshIdleTTL, 1)),

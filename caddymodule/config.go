@@ -159,6 +159,11 @@ type ClientSettings struct {
 	// Scopes it may ask for. Default: every declared scope.
 	Scopes []string `json:"scopes,omitempty"`
 
+	// Introspect names resources whose access tokens the client may ask about at
+	// /oauth/introspect, because it serves them. Placeholders. Default: none; a
+	// client with a secret may always ask about its own tokens.
+	Introspect []string `json:"introspect,omitempty"`
+
 	// AccessTokenTTL, RefreshTokenTTL, RefreshIdleTTL and RefreshGrace replace
 	// the settings of the same name for this client. Default: those.
 	AccessTokenTTL  *caddy.Duration `json:"access_token_ttl,omitempty"`

@@ -113,12 +113,27 @@ func (a *App) client(s *ClientSettings) (*issuer.Client, error) {
 	if c.PKCEOptional && len(secrets) == 0 {
 		return nil, errors.New("pkce optional is for clients with a secret; without both, a stolen code is enough")
 	}
-	if c.Grants = s.Grants; len(c.Grants) == 0 {
+	if c.Introspects, err = resolveAll("introspect", s.Introspect); err != nil {
+		return nil, err
+	}
+	for _, resource := range c.Introspects {
+		if err := oauth.CheckIdentifier("introspect", resource); err != nil {
+			return nil, err
+		}
+	}
+	if len(c.Introspects) > 0 && !c.Confidential() {
+		return nil, errors.New("introspect is for a client that can prove who it is: give it a secret")
+	}
+	resourceServer := len(c.Introspects) > 0 && len(s.RedirectURIs) == 0
+	if c.Grants = s.Grants; len(c.Grants) == 0 && !resourceServer {
 		c.Grants = []string{"authorization_code", "refresh_token"}
 	}
 	for _, grant := range c.Grants {
-		if grant != "authorization_code" && grant != "refresh_token" {
-			return nil, fmt.Errorf("grants: %q is not one of authorization_code, refresh_token", grant)
+		switch {
+		case !slices.Contains(issuer.GrantTypes(), grant):
+			return nil, fmt.Errorf("grants: %q is not one of %s", grant, strings.Join(issuer.GrantTypes(), ", "))
+		case grant == "client_credentials" && !c.Confidential():
+			return nil, errors.New("grants: client_credentials is for a client that can prove who it is: give it a secret")
 		}
 	}
 	if c.RedirectURIs, err = resolveAll("redirect_uri", s.RedirectURIs); err != nil {

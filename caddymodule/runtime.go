@@ -71,6 +71,7 @@ func (a *App) issuerConfig(rt *runtime) (issuer.Config, error) {
 		Store:           rt.store,
 		Keys:            rt.keys,
 		Secrets:         a.secrets,
+		Grants:          a.grants(),
 		AccessTokenTTL:  time.Duration(a.AccessTokenTTL),
 		CodeTTL:         time.Duration(a.CodeTTL),
 		RefreshTokenTTL: time.Duration(a.RefreshTokenTTL),
@@ -83,6 +84,19 @@ func (a *App) issuerConfig(rt *runtime) (issuer.Config, error) {
 		Logger:          a.logger,
 	}
 	return config, a.configureLogins(&config)
+}
+
+// grants are the grant types that some client may use, and the two that always
+// stand in the metadata.
+func (a *App) grants() []string {
+	on := []string{"authorization_code", "refresh_token"}
+	for _, grant := range issuer.GrantTypes() {
+		used := slices.ContainsFunc(a.Clients, func(c ClientSettings) bool { return slices.Contains(c.Grants, grant) })
+		if used && !slices.Contains(on, grant) {
+			on = append(on, grant)
+		}
+	}
+	return on
 }
 
 // protectedResources lists the resources of all gates, each once.

@@ -127,7 +127,7 @@ func (s *Server) readAuthorizationRequest(req *AuthorizationRequest, client *Cli
 	if err := readChallenge(req, client, p); err != nil {
 		return err
 	}
-	if err := s.readScopeAndResource(req, client, p, resources); err != nil {
+	if req.Scopes, req.Resource, err = s.readScopeAndResource(client, p, resources); err != nil {
 		return err
 	}
 	return s.readPrompt(req, p)
@@ -173,30 +173,6 @@ func isVerifier(v string) bool {
 func challengeOf(verifier string) string {
 	sum := sha256.Sum256([]byte(verifier))
 	return base64.RawURLEncoding.EncodeToString(sum[:])
-}
-
-func (s *Server) readScopeAndResource(req *AuthorizationRequest, client *Client, p parameters, resources []string) error {
-	scopes, err := oauth.ParseScope(p["scope"])
-	if err != nil {
-		return err
-	}
-	// Accepted and without effect: whether a refresh token is issued is decided
-	// by the client's grants (trap 14).
-	scopes = scopes.Without(oauth.NewScopeSet("offline_access"))
-	if !s.clientScopes(client).ContainsAll(scopes) {
-		return oauth.InvalidScope("A requested scope is unknown or not for this client.")
-	}
-	if req.Resource, err = s.selectResource(client, resources, scopes); err != nil {
-		return err
-	}
-	if len(scopes) == 0 {
-		scopes = s.defaultScopes(client, req.Resource)
-	}
-	if len(scopes) == 0 {
-		return oauth.InvalidScope("There is no scope that this client may have for the resource.")
-	}
-	req.Scopes = scopes
-	return nil
 }
 
 // readPrompt reads prompt and max_age. OpenID Connect Core section 3.1.2.1.

@@ -34,6 +34,10 @@ type Client struct {
 	Resource string
 	// Scopes it may ask for; nil: every declared scope.
 	Scopes oauth.ScopeSet
+	// Introspects are the resources whose access tokens it may ask about at
+	// /oauth/introspect, as their resource server does. Any confidential client
+	// may ask about its own tokens.
+	Introspects []string
 	// Lifetimes of its own; a nil field means the server's.
 	AccessTokenTTL, RefreshTokenTTL, RefreshIdleTTL, RefreshGrace *time.Duration
 }
@@ -73,6 +77,11 @@ type Config struct {
 	Secrets *RootSecrets
 	// Password turns on `login password`. Without it nobody can sign in.
 	Password bool
+
+	// Grants are the grant types that are on: those that some client may use.
+	// nil: authorization_code and refresh_token. Others are answered with
+	// unsupported_grant_type, their endpoints with 404.
+	Grants []string
 
 	AccessTokenTTL  time.Duration // zero: 15 minutes
 	CodeTTL         time.Duration // zero: 5 minutes

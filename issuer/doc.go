@@ -9,6 +9,7 @@
 //	POST /oauth/login, /oauth/logout                     login.go
 //	POST /oauth/token                                    RFC 6749 sections 4.1.3 and 6  token.go
 //	POST /oauth/revoke                                   RFC 7009  revoke.go
+//	POST /oauth/introspect                               RFC 7662  introspect.go
 //	GET  /oauth/jwks.json                                RFC 7517  jwks.go
 //	GET  /oauth/healthz/live, /oauth/healthz/ready       health.go
 //

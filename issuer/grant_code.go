@@ -6,7 +6,6 @@ import (
 	"crypto/subtle"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/caddy-scope/caddy-scope/oauth"
@@ -28,9 +27,6 @@ func (s *Server) grantCode(ctx context.Context, req tokenRequest) (*tokenRespons
 	presented := req.params["code"]
 	if presented == "" {
 		return nil, oauth.InvalidRequest("The code is missing.")
-	}
-	if !slices.Contains(req.client.Grants, grantAuthorizationCode) {
-		return nil, &oauth.Error{Code: oauth.CodeUnauthorizedClient, Description: "The client may not use this grant."}
 	}
 	if !hasPrefixAndBound(presented, codePrefix, 128) {
 		return nil, errCodeGrant

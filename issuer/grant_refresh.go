@@ -17,9 +17,6 @@ func (s *Server) grantRefresh(ctx context.Context, req tokenRequest) (*tokenResp
 	if presented == "" {
 		return nil, oauth.InvalidRequest("The refresh_token is missing.")
 	}
-	if !mayRefresh(req.client) {
-		return nil, &oauth.Error{Code: oauth.CodeUnauthorizedClient, Description: "The client may not use this grant."}
-	}
 	// 1. The session, untouched.
 	session, counter, err := s.findByRefreshToken(ctx, presented, req)
 	if err != nil {

@@ -22,6 +22,7 @@ type serverMetadata struct {
 	AuthorizationEndpoint  string   `json:"authorization_endpoint"`
 	TokenEndpoint          string   `json:"token_endpoint"`
 	RevocationEndpoint     string   `json:"revocation_endpoint"`
+	IntrospectionEndpoint  string   `json:"introspection_endpoint"`
 	JWKSURI                string   `json:"jwks_uri"`
 	ScopesSupported        []string `json:"scopes_supported,omitempty"`
 	ResponseTypes          []string `json:"response_types_supported"`
@@ -29,6 +30,7 @@ type serverMetadata struct {
 	Grants                 []string `json:"grant_types_supported"`
 	TokenAuthMethods       []string `json:"token_endpoint_auth_methods_supported"`
 	RevocationAuthMethods  []string `json:"revocation_endpoint_auth_methods_supported"`
+	IntrospectAuthMethods  []string `json:"introspection_endpoint_auth_methods_supported"`
 	CodeChallengeMethods   []string `json:"code_challenge_methods_supported"`
 	IssInAuthorizationResp bool     `json:"authorization_response_iss_parameter_supported"`
 	ProtectedResources     []string `json:"protected_resources,omitempty"`
@@ -57,14 +59,16 @@ func (s *Server) handleServerMetadata(w http.ResponseWriter, r *http.Request) {
 		AuthorizationEndpoint: origin + "/oauth/authorize",
 		TokenEndpoint:         origin + "/oauth/token",
 		RevocationEndpoint:    origin + "/oauth/revoke",
+		IntrospectionEndpoint: origin + "/oauth/introspect",
 		JWKSURI:               origin + "/oauth/jwks.json",
 		// offline_access is listed here and nowhere else (MCP authorization).
 		ScopesSupported:        append(s.cfg.Catalog.Names(), "offline_access"),
 		ResponseTypes:          []string{"code"},
 		ResponseModes:          []string{"query"},
-		Grants:                 []string{grantAuthorizationCode, grantRefreshToken},
+		Grants:                 s.cfg.Grants,
 		TokenAuthMethods:       methods,
 		RevocationAuthMethods:  methods,
+		IntrospectAuthMethods:  methods[1:], // never none: RFC 7662 section 2.1
 		CodeChallengeMethods:   []string{"S256"},
 		IssInAuthorizationResp: true,
 	}

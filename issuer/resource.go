@@ -78,3 +78,29 @@ func (s *Server) clientScopes(client *Client) oauth.ScopeSet {
 	}
 	return client.Scopes.Intersect(s.cfg.Catalog.Names())
 }
+
+// readScopeAndResource reads what a request asks for: scopes of the client, for
+// one resource. RFC 6749 section 3.3, RFC 8707 section 2.
+func (s *Server) readScopeAndResource(client *Client, p parameters, resources []string) (oauth.ScopeSet, string, error) {
+	scopes, err := oauth.ParseScope(p["scope"])
+	if err != nil {
+		return nil, "", err
+	}
+	// Accepted and without effect: whether a refresh token is issued is decided
+	// by the client's grants (trap 14).
+	scopes = scopes.Without(oauth.NewScopeSet("offline_access"))
+	if !s.clientScopes(client).ContainsAll(scopes) {
+		return nil, "", oauth.InvalidScope("A requested scope is unknown or not for this client.")
+	}
+	resource, err := s.selectResource(client, resources, scopes)
+	if err != nil {
+		return nil, "", err
+	}
+	if len(scopes) == 0 {
+		scopes = s.defaultScopes(client, resource)
+	}
+	if len(scopes) == 0 {
+		return nil, "", oauth.InvalidScope("There is no scope that this client may have for the resource.")
+	}
+	return scopes, resource, nil
+}

@@ -60,6 +60,9 @@ func setDefaults(cfg *Config) {
 	setDefault(&cfg.CodeTTL, 5*time.Minute)
 	setDefault(&cfg.RefreshTokenTTL, 30*24*time.Hour)
 	setDefault(&cfg.LoginTTL, 12*time.Hour)
+	if cfg.Grants == nil {
+		cfg.Grants = []string{grantAuthorizationCode, grantRefreshToken}
+	}
 	if cfg.RefreshGrace == nil {
 		grace := time.Minute
 		cfg.RefreshGrace = &grace
@@ -94,6 +97,7 @@ func (s *Server) routes() *http.ServeMux {
 	handle("/oauth/logout", s.handleLogout, post)
 	handle("/oauth/token", withCORS(s.handleToken, post), post, http.MethodOptions)
 	handle("/oauth/revoke", withCORS(s.handleRevoke, post), post, http.MethodOptions)
+	handle("/oauth/introspect", s.handleIntrospect, post)
 	handle("/oauth/healthz/live", s.handleLive, get)
 	handle("/oauth/healthz/ready", s.handleReady, get)
 	for path, document := range map[string]http.HandlerFunc{

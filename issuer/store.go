@@ -74,6 +74,14 @@ type SessionStore interface {
 	// RFC 9700 section 4.14.2.
 	RotateRefreshToken(ctx context.Context, r Rotation, origin Origin) (Rotated, error)
 
+	// OpenClientSession returns the session in which the client acts for itself
+	// at the resource: UserID is ClientID. There is one, made when there is none
+	// or it has less than AccessTokenTTL left; a token minted now is noted in
+	// its row and its scopes are added. So that however often a client asks, the
+	// number of rows does not grow. ErrNotFound: the client is disabled.
+	// RFC 6749 section 4.4.
+	OpenClientSession(ctx context.Context, clientID, resource string, scopes oauth.ScopeSet, lifetime SessionLifetime, origin Origin) (Session, error)
+
 	// FindSession returns a live session of the client without touching it, so
 	// that everything about a refresh is checked before anything moves.
 	FindSession(ctx context.Context, sessionID, clientID string) (Session, error)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math/rand/v2"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -17,7 +18,18 @@ import (
 const (
 	grantAuthorizationCode = "authorization_code"
 	grantRefreshToken      = "refresh_token"
+	grantClientCredentials = "client_credentials"
 )
+
+// GrantTypes returns every grant type that the server knows.
+func GrantTypes() []string {
+	return []string{grantAuthorizationCode, grantRefreshToken, grantClientCredentials}
+}
+
+// offers reports whether the grant type is on here: Config.Grants.
+func (s *Server) offers(grant string) bool { return slices.Contains(s.cfg.Grants, grant) }
+
+var errGrantNotAllowed = &oauth.Error{Code: oauth.CodeUnauthorizedClient, Description: "The client may not use this grant."}
 
 // tokenResponse is a successful answer. RFC 6749 section 5.1.
 type tokenResponse struct {
@@ -55,15 +67,19 @@ func (s *Server) handleToken(w http.ResponseWriter, r *http.Request) {
 	// 3. The grant.
 	req := tokenRequest{client, params, resources, s.origin(r)}
 	var response *tokenResponse
-	switch grant := params["grant_type"]; grant {
-	case grantAuthorizationCode:
-		response, err = s.grantCode(r.Context(), req)
-	case grantRefreshToken:
-		response, err = s.grantRefresh(r.Context(), req)
-	case "":
+	switch grant := params["grant_type"]; {
+	case grant == "":
 		err = oauth.InvalidRequest("The grant_type is missing.")
-	default:
+	case !s.offers(grant):
 		err = &oauth.Error{Code: oauth.CodeUnsupportedGrantType, Description: "The grant_type is not supported."}
+	case !slices.Contains(client.Grants, grant):
+		err = errGrantNotAllowed
+	case grant == grantAuthorizationCode:
+		response, err = s.grantCode(r.Context(), req)
+	case grant == grantRefreshToken:
+		response, err = s.grantRefresh(r.Context(), req)
+	case grant == grantClientCredentials:
+		response, err = s.grantClientCredentials(r.Context(), req)
 	}
 	if err != nil {
 		s.writeError(w, r, err)
@@ -119,20 +135,13 @@ func (s *Server) respond(client *Client, session Session, resource string, scope
 		return nil, err
 	}
 	response := &tokenResponse{AccessToken: access, TokenType: "Bearer", ExpiresIn: expiresIn, Scope: scopes.String(), session: session}
-	if mayRefresh(client) {
+	if mayRefresh(client) && session.UserID != session.ClientID {
 		response.RefreshToken, err = s.cfg.Secrets.mintRefreshToken(refreshToken{session.ID, session.Counter})
 	}
 	return response, err
 }
 
-func mayRefresh(client *Client) bool {
-	for _, grant := range client.Grants {
-		if grant == grantRefreshToken {
-			return true
-		}
-	}
-	return false
-}
+func mayRefresh(client *Client) bool { return slices.Contains(client.Grants, grantRefreshToken) }
 
 func (s *Server) accessTokenTTL(client *Client) time.Duration {
 	return orDuration(client.AccessTokenTTL, s.cfg.AccessTokenTTL)

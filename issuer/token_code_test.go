@@ -63,7 +63,7 @@ func TestRefusedRedemptionDoesNotConsumeTheCode(t *testing.T) {
 		"code twice":         {issuertest.Add("code", "gpt_ac_x"), "invalid_request"},
 		"verifier twice":     {issuertest.Add("code_verifier", "x"), "invalid_request"},
 		"unknown grant":      {issuertest.Set("grant_type", "password"), "unsupported_grant_type"},
-		"client credentials": {issuertest.Set("grant_type", "client_credentials"), "unsupported_grant_type"},
+		"client credentials": {issuertest.Set("grant_type", "client_credentials"), "unauthorized_client"},
 		"no grant type":      {issuertest.Omit("grant_type"), "invalid_request"},
 		"no code":            {issuertest.Omit("code"), "invalid_request"},
 		"other code":         {issuertest.Set("code", "gpt_ac_"+issuertest.NewVerifier()), "invalid_grant"},

@@ -234,12 +234,15 @@ func StripSetCookies(header http.Header) {
 	}
 }
 
-// SetIdentity tells the upstream who is calling: each header once.
+// SetIdentity tells the upstream who is calling: each header once, and none for
+// the user where there is none.
 func (p *HeaderPolicy) SetIdentity(header http.Header, id *Identity) {
 	// One array for the four values: this runs on every request.
 	values := [4]string{headerValue(id.UserID), headerValue(id.ClientID), headerValue(id.SessionID), headerValue(id.Scopes)}
 	backing := values[:]
-	header[p.names.User] = backing[0:1:1]
+	if id.UserID != "" {
+		header[p.names.User] = backing[0:1:1]
+	}
 	header[p.names.Client] = backing[1:2:2]
 	header[p.names.Session] = backing[2:3:3]
 	header[p.names.Scopes] = backing[3:4:4]

@@ -87,7 +87,7 @@ func (r *Resource) Scopes() oauth.ScopeSet {
 
 // Identity is who is calling.
 type Identity struct {
-	UserID    string
+	UserID    string // empty: a client that acts for itself
 	ClientID  string
 	SessionID string
 	Scopes    string    // space separated, sorted, hierarchy expanded
@@ -241,10 +241,16 @@ func (r *Resource) admit(ctx context.Context, g Grant) (Identity, *Refusal) {
 	if !g.rule.allows(granted.scopes) {
 		return Identity{}, insufficientScope()
 	}
-	return Identity{
+	id := Identity{
 		UserID: t.userID, ClientID: t.clientID, SessionID: t.sessionID,
 		Scopes: granted.text, ExpiresAt: t.expiresAt,
-	}, nil
+	}
+	if id.UserID == id.ClientID {
+		// The grant client_credentials: `sub` is the client. An upstream must not
+		// take it for the user of that name. RFC 9068 section 5.
+		id.UserID = ""
+	}
+	return id, nil
 }
 
 func (r *Resource) readSession(ctx context.Context, c *claims) (Session, *Refusal) {

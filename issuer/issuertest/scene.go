@@ -157,6 +157,7 @@ func (s *Scene) newServer(change []func(*issuer.Config)) *issuer.Server {
 	cfg := issuer.Config{
 		Issuer: s.URL, Catalog: catalog, Clients: s.Clients, Store: s.Store, Keys: s.Keys, Secrets: s.Secrets,
 		Resources: func() []issuer.ProtectedResource { return resources },
+		Grants:    issuer.GrantTypes(),
 		Password:  true, Logger: zap.New(core), Now: s.Clock.Now,
 	}
 	for _, f := range change {
