@@ -31,13 +31,16 @@ import (
 //		client        <client_id> {
 //			name          <text>
 //			secret        <secret>                # again while it is being replaced
+//			jwks          <json>                  # or jwks_file <path>: for private_key_jwt
+//			jwks_file     <path>
 //			redirect_uri  <uri>                   # again for each
 //			pkce          required|optional       # required
-//			auth_method   client_secret_basic|client_secret_post|none ...
-//			grants        authorization_code|refresh_token|client_credentials ...
+//			auth_method   client_secret_basic|client_secret_post|private_key_jwt|none ...
+//			grants        authorization_code|refresh_token|client_credentials|device_code ...
 //			resource      <identifier>
 //			scope         <name...>
 //			introspect    <resource...>
+//			require_pushed_authorization_requests
 //			access_token_ttl  <duration>
 //			refresh_token_ttl <duration>
 //			refresh_idle_ttl  <duration>
@@ -173,19 +176,22 @@ func (s *Settings) parseClient(d *caddyfile.Dispenser) error {
 		return d.Errf("client %s is already declared, at %s", c.ID, s.Clients[i].Source)
 	}
 	if err := parseBlock(d, map[string]word{
-		"name":              once(text(&c.Name)),
-		"secret":            many(appendText(&c.Secrets)),
-		"redirect_uri":      many(appendText(&c.RedirectURIs)),
-		"pkce":              once(oneOf(&c.PKCE, "required", "optional")),
-		"auth_method":       once(texts(&c.AuthMethods)),
-		"grants":            once(texts(&c.Grants)),
-		"resource":          once(text(&c.Resource)),
-		"scope":             once(texts(&c.Scopes)),
-		"introspect":        once(texts(&c.Introspect)),
-		"access_token_ttl":  once(periodOf(&c.AccessTokenTTL, 1)),
-		"refresh_token_ttl": once(periodOf(&c.RefreshTokenTTL, 1)),
-		"refresh_idle_ttl":  once(periodOf(&c.RefreshIdleTTL, 1)),
-		"refresh_grace":     once(periodOf(&c.RefreshGrace, 0)),
+		"name":                                  once(text(&c.Name)),
+		"secret":                                many(appendText(&c.Secrets)),
+		"jwks":                                  once(text(&c.JWKS)),
+		"jwks_file":                             once(text(&c.JWKSFile)),
+		"redirect_uri":                          many(appendText(&c.RedirectURIs)),
+		"pkce":                                  once(oneOf(&c.PKCE, "required", "optional")),
+		"auth_method":                           once(texts(&c.AuthMethods)),
+		"grants":                                once(texts(&c.Grants)),
+		"resource":                              once(text(&c.Resource)),
+		"scope":                                 once(texts(&c.Scopes)),
+		"introspect":                            once(texts(&c.Introspect)),
+		"require_pushed_authorization_requests": once(flag(&c.RequirePushedAuthorizationRequests)),
+		"access_token_ttl":                      once(periodOf(&c.AccessTokenTTL, 1)),
+		"refresh_token_ttl":                     once(periodOf(&c.RefreshTokenTTL, 1)),
+		"refresh_idle_ttl":                      once(periodOf(&c.RefreshIdleTTL, 1)),
+		"refresh_grace":                         once(periodOf(&c.RefreshGrace, 0)),
 	}); err != nil {
 		return err
 	}

@@ -142,14 +142,27 @@ type ClientSettings struct {
 	// RedirectURIs are compared byte for byte, but for the port of a loopback
 	// redirect. Placeholders. Required for grant authorization_code.
 	RedirectURIs []string `json:"redirect_uris,omitempty"`
+	// RequirePushedAuthorizationRequests refuses authorization requests that were
+	// not pushed to /oauth/par before. Default: false.
+	RequirePushedAuthorizationRequests bool `json:"require_pushed_authorization_requests,omitempty"`
 	// PKCE is "required", or "optional" for a confidential client that cannot
 	// send a code_challenge. Default: "required".
 	PKCE string `json:"pkce,omitempty"`
+	// JWKS is a JWK set of the public keys with which the client signs its
+	// assertions (private_key_jwt): P-256 for ES256, RSA of 2048 bits and more for
+	// RS256, Ed25519 for EdDSA; at most ten. It makes the client confidential.
+	// Default: none.
+	JWKS string `json:"jwks,omitempty"`
+	// JWKSFile names a file that holds such a set. Placeholders. It contradicts
+	// JWKS. Default: none.
+	JWKSFile string `json:"jwks_file,omitempty"`
 	// AuthMethods at the token endpoint: client_secret_basic,
-	// client_secret_post or none. Default: both secret methods for a
-	// confidential client, none for a public one.
+	// client_secret_post, private_key_jwt or none. Default: both secret methods
+	// for a client with a secret, private_key_jwt for one with keys, none for a
+	// public one.
 	AuthMethods []string `json:"auth_methods,omitempty"`
-	// Grants are the grant types it may use. Default: authorization_code and
+	// Grants are the grant types it may use: authorization_code, refresh_token,
+	// client_credentials, device_code. Default: authorization_code and
 	// refresh_token.
 	Grants []string `json:"grants,omitempty"`
 	// Resource is what its tokens are for when a request names no resource.

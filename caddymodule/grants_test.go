@@ -57,3 +57,20 @@ func TestClientOfItsOwnIsNoUserToTheUpstream(t *testing.T) {
 		}
 	}
 }
+
+// A device begins and polls through Caddy, and its page is there.
+func TestDeviceAuthorizationThroughCaddy(t *testing.T) {
+	s, _ := newRealScene(t, "client tv {\n\tgrants device_code\n}")
+	status, started := s.post("/oauth/device_authorization", url.Values{"client_id": {"tv"}, "scope": {"jobs:read"}})
+	if status != http.StatusOK || started["verification_uri"] != testIssuer+"/oauth/device" {
+		t.Fatalf("%d %v", status, started)
+	}
+	code, _ := started["device_code"].(string)
+	status, waiting := s.post("/oauth/token", url.Values{"grant_type": {"urn:ietf:params:oauth:grant-type:device_code"}, "client_id": {"tv"}, "device_code": {code}})
+	if status != http.StatusBadRequest || waiting["error"] != "authorization_pending" {
+		t.Errorf("%d %v", status, waiting)
+	}
+	if page := s.get("/oauth/device"); page.status != http.StatusOK || !strings.Contains(page.body, "Connect a device") {
+		t.Errorf("%+v", page)
+	}
+}

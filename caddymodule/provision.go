@@ -1,9 +1,11 @@
 package caddymodule
 
 import (
+	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -85,9 +87,18 @@ func (a *App) provisionClients() error {
 // token endpoint gives it; anything shorter gets a warning.
 const shortestClientSecret = 16
 
+// grantTypes are the grant types by the names that the configuration has for
+// them.
+var grantTypes = map[string]string{
+	"authorization_code": "authorization_code",
+	"refresh_token":      "refresh_token",
+	"client_credentials": "client_credentials",
+	"device_code":        "urn:ietf:params:oauth:grant-type:device_code",
+}
+
 // client checks the settings of one client and fills their defaults.
 func (a *App) client(s *ClientSettings) (*issuer.Client, error) {
-	c := &issuer.Client{ID: s.ID, Name: s.Name, PKCEOptional: s.PKCE == "optional"}
+	c := &issuer.Client{ID: s.ID, Name: s.Name, PKCEOptional: s.PKCE == "optional", RequirePushed: s.RequirePushedAuthorizationRequests}
 	if c.ID == "" {
 		return nil, errors.New("the client_id is empty")
 	}
@@ -104,13 +115,16 @@ func (a *App) client(s *ClientSettings) (*issuer.Client, error) {
 		}
 		c.SecretDigests = append(c.SecretDigests, issuer.Digest(sha256.Sum256([]byte(secret))))
 	}
-	if c.AuthMethods, err = authMethods(s.AuthMethods, len(secrets) > 0); err != nil {
+	if c.JWKS, err = clientKeys(s); err != nil {
+		return nil, err
+	}
+	if c.AuthMethods, err = authMethods(s.AuthMethods, len(secrets) > 0, c.JWKS != nil); err != nil {
 		return nil, err
 	}
 	if s.PKCE != "" && s.PKCE != "required" && s.PKCE != "optional" {
 		return nil, fmt.Errorf("pkce: %q is not one of required, optional", s.PKCE)
 	}
-	if c.PKCEOptional && len(secrets) == 0 {
+	if c.PKCEOptional && !c.Confidential() {
 		return nil, errors.New("pkce optional is for clients with a secret; without both, a stolen code is enough")
 	}
 	if c.Introspects, err = resolveAll("introspect", s.Introspect); err != nil {
@@ -122,19 +136,22 @@ func (a *App) client(s *ClientSettings) (*issuer.Client, error) {
 		}
 	}
 	if len(c.Introspects) > 0 && !c.Confidential() {
-		return nil, errors.New("introspect is for a client that can prove who it is: give it a secret")
+		return nil, errors.New("introspect is for a client that can prove who it is: give it a secret or keys")
 	}
 	resourceServer := len(c.Introspects) > 0 && len(s.RedirectURIs) == 0
-	if c.Grants = s.Grants; len(c.Grants) == 0 && !resourceServer {
-		c.Grants = []string{"authorization_code", "refresh_token"}
+	grants := s.Grants
+	if len(grants) == 0 && !resourceServer {
+		grants = []string{"authorization_code", "refresh_token"}
 	}
-	for _, grant := range c.Grants {
+	for _, name := range grants {
+		grant, ok := grantTypes[name]
 		switch {
-		case !slices.Contains(issuer.GrantTypes(), grant):
-			return nil, fmt.Errorf("grants: %q is not one of %s", grant, strings.Join(issuer.GrantTypes(), ", "))
+		case !ok:
+			return nil, fmt.Errorf("grants: %q is not one of %s", name, strings.Join(slices.Sorted(maps.Keys(grantTypes)), ", "))
 		case grant == "client_credentials" && !c.Confidential():
-			return nil, errors.New("grants: client_credentials is for a client that can prove who it is: give it a secret")
+			return nil, errors.New("grants: client_credentials is for a client that can prove who it is: give it a secret or keys")
 		}
+		c.Grants = append(c.Grants, grant)
 	}
 	if c.RedirectURIs, err = resolveAll("redirect_uri", s.RedirectURIs); err != nil {
 		return nil, err
@@ -180,28 +197,69 @@ func (a *App) client(s *ClientSettings) (*issuer.Client, error) {
 	return c, nil
 }
 
-func authMethods(configured []string, confidential bool) ([]string, error) {
+// clientKeys reads the keys of a client; nil: it has none.
+func clientKeys(s *ClientSettings) (func(context.Context) (issuer.ClientKeys, error), error) {
+	document, word := []byte(s.JWKS), "jwks"
+	switch {
+	case s.JWKS == "" && s.JWKSFile == "":
+		return nil, nil
+	case s.JWKS != "" && s.JWKSFile != "":
+		return nil, errors.New("jwks contradicts jwks_file")
+	case s.JWKSFile != "":
+		word = "jwks_file"
+		path, err := resolve(word, s.JWKSFile)
+		if err != nil {
+			return nil, err
+		}
+		if document, err = os.ReadFile(path); err != nil {
+			return nil, fmt.Errorf("%s: %w", word, err)
+		}
+	}
+	keys, err := issuer.ParseClientKeys(document)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", word, err)
+	}
+	return issuer.StaticKeys(keys), nil
+}
+
+// authMethods checks the methods of a client, or takes those that fit what it
+// has.
+func authMethods(configured []string, secret, keys bool) ([]string, error) {
 	for _, method := range configured {
 		switch method {
 		case "client_secret_basic", "client_secret_post":
-			if !confidential {
+			if !secret {
 				return nil, fmt.Errorf("auth_method %s needs a secret", method)
 			}
+		case "private_key_jwt":
+			if !keys {
+				return nil, errors.New("auth_method private_key_jwt needs jwks or jwks_file")
+			}
 		case "none":
-			if confidential {
+			if secret {
 				return nil, errors.New("auth_method none contradicts secret")
 			}
+			if keys {
+				return nil, errors.New("auth_method none contradicts jwks")
+			}
 		default:
-			return nil, fmt.Errorf("auth_method: %q is not one of client_secret_basic, client_secret_post, none", method)
+			return nil, fmt.Errorf("auth_method: %q is not one of client_secret_basic, client_secret_post, private_key_jwt, none", method)
 		}
 	}
-	switch {
-	case len(configured) > 0:
+	if len(configured) > 0 {
 		return configured, nil
-	case confidential:
-		return []string{"client_secret_basic", "client_secret_post"}, nil
 	}
-	return []string{"none"}, nil
+	var methods []string
+	if secret {
+		methods = append(methods, "client_secret_basic", "client_secret_post")
+	}
+	if keys {
+		methods = append(methods, "private_key_jwt")
+	}
+	if len(methods) == 0 {
+		methods = []string{"none"}
+	}
+	return methods, nil
 }
 
 // database is PostgresSettings with placeholders resolved and defaults filled.

@@ -91,9 +91,10 @@ func (a *App) issuerConfig(rt *runtime) (issuer.Config, error) {
 func (a *App) grants() []string {
 	on := []string{"authorization_code", "refresh_token"}
 	for _, grant := range issuer.GrantTypes() {
-		used := slices.ContainsFunc(a.Clients, func(c ClientSettings) bool { return slices.Contains(c.Grants, grant) })
-		if used && !slices.Contains(on, grant) {
-			on = append(on, grant)
+		for _, client := range a.clients {
+			if slices.Contains(client.Grants, grant) && !slices.Contains(on, grant) {
+				on = append(on, grant)
+			}
 		}
 	}
 	return on

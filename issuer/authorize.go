@@ -31,6 +31,10 @@ func (s *Server) handleAuthorize(w http.ResponseWriter, r *http.Request) {
 		s.errorWords(w, r, http.StatusBadRequest, "broken")
 		return
 	}
+	values, pushed, ok := s.usePushedRequest(w, r, values)
+	if !ok {
+		return
+	}
 	// 1. Who asks, and where the answer may go. Until both are proven there is a
 	// page and no redirect: anything else is an open redirector.
 	client, req, ok := s.proveTarget(w, r, values)
@@ -38,6 +42,10 @@ func (s *Server) handleAuthorize(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	// 2. Everything else the client may hear of.
+	if client.RequirePushed && !pushed {
+		s.redirectError(w, r, req, oauth.InvalidRequest("The client must push its authorization requests."))
+		return
+	}
 	if err := s.readAuthorizationRequest(req, client, values); err != nil {
 		var e *oauth.Error
 		if !errors.As(err, &e) {
@@ -66,39 +74,53 @@ func (s *Server) authorizeByPost(w http.ResponseWriter, r *http.Request) {
 
 // proveTarget finds client and redirect URI, or answers with a page.
 func (s *Server) proveTarget(w http.ResponseWriter, r *http.Request, values url.Values) (*Client, *AuthorizationRequest, bool) {
-	fail := func(why string) (*Client, *AuthorizationRequest, bool) {
-		s.errorPage(w, r, http.StatusBadRequest, words.text("link.title"), words.text("link."+why), words.text("link.advice"))
-		return nil, nil, false
-	}
 	if len(values["client_id"]) != 1 || values.Get("client_id") == "" {
-		return fail("client.missing")
+		s.brokenLink(w, r, "client.missing")
+		return nil, nil, false
 	}
 	client, err := s.cfg.Clients.Client(r.Context(), values.Get("client_id"))
 	if errors.Is(err, ErrNotFound) {
-		return fail("client.unknown")
+		s.brokenLink(w, r, "client.unknown")
+		return nil, nil, false
 	}
 	if err != nil {
 		s.unavailablePage(w, r, "find client", err)
 		return nil, nil, false
 	}
-	req := &AuthorizationRequest{ID: uuid.NewString(), ClientID: client.ID, CreatedAt: s.cfg.Now()}
+	req, why := s.readTarget(client, values)
+	if why != "" {
+		s.brokenLink(w, r, why)
+		return nil, nil, false
+	}
+	return client, req, true
+}
+
+// brokenLink tells the user why the client cannot be trusted with an answer.
+func (s *Server) brokenLink(w http.ResponseWriter, r *http.Request, why string) {
+	s.errorPage(w, r, http.StatusBadRequest, words.text("link.title"), words.text("link."+why), words.text("link.advice"))
+}
+
+// readTarget begins the request with where its answer goes; or says why that
+// is not known.
+func (s *Server) readTarget(client *Client, values url.Values) (req *AuthorizationRequest, why string) {
+	req = &AuthorizationRequest{ID: uuid.NewString(), ClientID: client.ID, CreatedAt: s.cfg.Now()}
 	switch sent := values["redirect_uri"]; {
 	case len(sent) > 1:
-		return fail("redirect.repeated")
+		return nil, "redirect.repeated"
 	case len(sent) == 1 && sent[0] != "":
 		if !slices.ContainsFunc(client.RedirectURIs, func(registered string) bool { return matchRedirectURI(registered, sent[0]) }) {
-			return fail("redirect.unknown")
+			return nil, "redirect.unknown"
 		}
 		req.RedirectURI, req.RedirectURISent = sent[0], true
 	case len(client.RedirectURIs) == 1:
 		req.RedirectURI = client.RedirectURIs[0]
 	default:
-		return fail("redirect.missing")
+		return nil, "redirect.missing"
 	}
 	if state := values["state"]; len(state) == 1 && state[0] != "" {
 		req.State, req.StateSent = opaque(state[0]), true
 	}
-	return client, req, true
+	return req, ""
 }
 
 // readAuthorizationRequest checks the rest of the request into req. Errors

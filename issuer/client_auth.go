@@ -24,12 +24,15 @@ type clientCredentials struct {
 	// it: real clients often do not encode (trap 26).
 	alternativeID, alternative string
 	method                     string
+	// assertion of private_key_jwt; id is what it claims, not yet proven.
+	assertion clientAssertion
 }
 
 const (
-	methodNone  = "none"
-	methodBasic = "client_secret_basic"
-	methodPost  = "client_secret_post"
+	methodNone          = "none"
+	methodBasic         = "client_secret_basic"
+	methodPost          = "client_secret_post"
+	methodPrivateKeyJWT = "private_key_jwt"
 )
 
 var errClientAuthentication = oauth.InvalidClient("Client authentication failed.")
@@ -55,9 +58,16 @@ func (s *Server) authenticateClient(r *http.Request, p parameters) (*Client, err
 	if err != nil && !errors.Is(err, ErrNotFound) {
 		return nil, err
 	}
-	if !credentialsMatch(client, c) {
+	if c.method == methodPrivateKeyJWT {
+		err = s.checkAssertion(r.Context(), client, c.assertion)
+	} else if !credentialsMatch(client, c) {
+		err = errClientAuthentication
+	}
+	if errors.Is(err, errClientAuthentication) {
 		s.clientFailures.Fail(throttleKey)
-		return nil, errClientAuthentication
+	}
+	if err != nil {
+		return nil, err
 	}
 	return client, nil
 }
@@ -66,7 +76,7 @@ func (s *Server) authenticateClient(r *http.Request, p parameters) (*Client, err
 // there.
 func credentialsMatch(client *Client, c clientCredentials) bool {
 	digests := []Digest{{}}
-	if client != nil && client.Confidential() {
+	if client != nil && len(client.SecretDigests) > 0 {
 		digests = client.SecretDigests
 	}
 	presented, alternative := HashClientSecret(c.secret), HashClientSecret(c.alternative)
@@ -81,16 +91,24 @@ func credentialsMatch(client *Client, c clientCredentials) bool {
 	case c.method == methodNone:
 		return !client.Confidential()
 	}
-	return client.Confidential() && match == 1
+	return len(client.SecretDigests) > 0 && match == 1
 }
 
 // readCredentials reads the one method a request uses.
 func readCredentials(r *http.Request, p parameters) (clientCredentials, error) {
 	fields := r.Header.Values("Authorization")
 	_, hasSecret := p["client_secret"]
+	hasAssertion := p["client_assertion"] != "" || p["client_assertion_type"] != ""
 	switch {
-	case len(fields) > 1 || (len(fields) == 1 && hasSecret):
+	case len(fields) > 1 || (len(fields) == 1 && (hasSecret || hasAssertion)) || (hasSecret && hasAssertion):
 		return clientCredentials{}, oauth.InvalidRequest("Use one method of client authentication.")
+	case hasAssertion:
+		assertion, ok := readAssertion(p)
+		if !ok {
+			return clientCredentials{}, errClientAuthentication
+		}
+		id := assertion.claims.Subject
+		return clientCredentials{id: id, alternativeID: id, method: methodPrivateKeyJWT, assertion: assertion}, nil
 	case len(fields) == 1:
 		c, ok := parseBasic(fields[0])
 		if !ok {
@@ -104,9 +122,9 @@ func readCredentials(r *http.Request, p parameters) (clientCredentials, error) {
 		return clientCredentials{}, errClientAuthentication
 	case hasSecret:
 		secret := p["client_secret"]
-		return clientCredentials{p["client_id"], secret, p["client_id"], secret, methodPost}, nil
+		return clientCredentials{id: p["client_id"], secret: secret, alternativeID: p["client_id"], alternative: secret, method: methodPost}, nil
 	default:
-		return clientCredentials{p["client_id"], "", p["client_id"], "", methodNone}, nil
+		return clientCredentials{id: p["client_id"], alternativeID: p["client_id"], method: methodNone}, nil
 	}
 }
 
@@ -125,7 +143,7 @@ func parseBasic(field string) (clientCredentials, bool) {
 	if !ok || id == "" {
 		return clientCredentials{}, false
 	}
-	c := clientCredentials{id, secret, id, secret, methodBasic}
+	c := clientCredentials{id: id, secret: secret, alternativeID: id, alternative: secret, method: methodBasic}
 	if decoded, err := url.QueryUnescape(id); err == nil {
 		c.id = decoded
 	}

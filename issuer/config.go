@@ -19,12 +19,20 @@ type Client struct {
 	Name string
 	// SecretDigests are the SHA-256 of its secrets; none: a public client.
 	SecretDigests []Digest
-	// AuthMethods it may use at the token endpoint: "none" for a public client,
-	// "client_secret_basic" and "client_secret_post" for a confidential one.
+	// JWKS returns the public keys whose private halves sign its assertions, for
+	// the method private_key_jwt; nil: it has none. ClientKeys makes it of
+	// configured keys. An error means that the keys cannot be had now.
+	JWKS func(ctx context.Context) (ClientKeys, error)
+	// AuthMethods it may use at the token endpoint: "none" for a public client;
+	// "client_secret_basic" and "client_secret_post" for one with a secret,
+	// "private_key_jwt" for one with keys.
 	AuthMethods []string
 	// RedirectURIs are compared byte for byte, but for the port of a loopback
 	// redirect. RFC 9700 section 4.1.3, RFC 8252 section 7.3.
 	RedirectURIs []string
+	// RequirePushed refuses authorization requests that were not pushed. RFC 9126
+	// section 6.
+	RequirePushed bool
 	// PKCEOptional lets a confidential client leave code_challenge out.
 	PKCEOptional bool
 	// Grants are the grant types it may use.
@@ -42,8 +50,9 @@ type Client struct {
 	AccessTokenTTL, RefreshTokenTTL, RefreshIdleTTL, RefreshGrace *time.Duration
 }
 
-// Confidential reports whether the client has a secret to authenticate with.
-func (c *Client) Confidential() bool { return len(c.SecretDigests) > 0 }
+// Confidential reports whether the client has something to authenticate with:
+// a secret, or keys.
+func (c *Client) Confidential() bool { return len(c.SecretDigests) > 0 || c.JWKS != nil }
 
 // ClientSource finds registered clients. It returns ErrNotFound for an unknown
 // or disabled one; any other error means that it could not say.

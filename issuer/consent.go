@@ -67,6 +67,11 @@ type consideration struct {
 // redirect host or resource. SECURITY-CASES A-24.
 func (s *Server) considerConsent(req *AuthorizationRequest, client *Client, sessions []Session) consideration {
 	c := consideration{requested: s.cfg.Catalog.Expand(req.Scopes), target: targetOf(req.RedirectURI)}
+	if req.UserCode != "" {
+		// Never skipped: whoever sent the link may hold the device (RFC 8628
+		// section 5.4).
+		c.target = redirectTarget{targetDevice, req.UserCode}
+	}
 	var same oauth.ScopeSet
 	connected := false
 	for _, session := range sessions {
@@ -219,6 +224,8 @@ func (s *Server) decideConsent(w http.ResponseWriter, r *http.Request) {
 		s.endSession(w, r, login, form.Get("end"), form.Get("request"))
 	case form.Get("decision") == "allow":
 		s.allow(w, r, req, client, login)
+	case form.Get("decision") == "deny" && req.UserCode != "":
+		s.decideDevice(w, r, req, login, false)
 	case form.Get("decision") == "deny":
 		s.audit(r, "consent denied", zap.String("user_id", login.UserID), zap.String("client_id", client.ID))
 		s.redirectError(w, r, req, &oauth.Error{Code: oauth.CodeAccessDenied, Description: "The user denied the request."})
@@ -241,6 +248,10 @@ func (s *Server) allow(w http.ResponseWriter, r *http.Request, req *Authorizatio
 		return session.ClientID == client.ID && session.RedirectURI == req.RedirectURI && session.CreatedAt.After(req.CreatedAt)
 	}) {
 		s.showLimit(w, r, req, client, login, sessions)
+		return
+	}
+	if req.UserCode != "" {
+		s.decideDevice(w, r, req, login, true)
 		return
 	}
 	s.issueCode(w, r, req, client, login.Login)

@@ -54,12 +54,7 @@ func (s *Server) grantCode(ctx context.Context, req tokenRequest) (*tokenRespons
 		return nil, s.replayed(ctx, digest, req)
 	}
 	// 4. Consume it and make the session, in one statement.
-	session, err := s.cfg.Store.RedeemAuthorizationCode(ctx, digest, SessionLifetime{
-		TTL:            orDuration(req.client.RefreshTokenTTL, s.cfg.RefreshTokenTTL),
-		IdleTTL:        orDuration(req.client.RefreshIdleTTL, s.cfg.RefreshIdleTTL),
-		AccessTokenTTL: s.accessTokenTTL(req.client),
-		Limit:          s.cfg.SessionLimit,
-	}, req.origin)
+	session, err := s.cfg.Store.RedeemAuthorizationCode(ctx, digest, s.sessionLifetime(req.client), req.origin)
 	switch {
 	case errors.Is(err, ErrNotFound): // meanwhile consumed, or its user, client or login ended
 		return nil, errCodeGrant

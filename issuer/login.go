@@ -259,6 +259,7 @@ func (s *Server) resumeRequest(w http.ResponseWriter, r *http.Request, sealed st
 	case err != nil:
 		s.unavailablePage(w, r, "find client", err)
 		return nil, nil, false
+	case req.UserCode != "" && slices.Contains(client.Grants, grantDeviceCode):
 	case !slices.ContainsFunc(client.RedirectURIs, func(registered string) bool { return matchRedirectURI(registered, req.RedirectURI) }):
 		s.errorWords(w, r, http.StatusBadRequest, "gone") // taken out while the user was here
 		return nil, nil, false

@@ -23,14 +23,19 @@ type serverMetadata struct {
 	TokenEndpoint          string   `json:"token_endpoint"`
 	RevocationEndpoint     string   `json:"revocation_endpoint"`
 	IntrospectionEndpoint  string   `json:"introspection_endpoint"`
+	DeviceEndpoint         string   `json:"device_authorization_endpoint,omitempty"`
+	PushEndpoint           string   `json:"pushed_authorization_request_endpoint"`
 	JWKSURI                string   `json:"jwks_uri"`
 	ScopesSupported        []string `json:"scopes_supported,omitempty"`
 	ResponseTypes          []string `json:"response_types_supported"`
 	ResponseModes          []string `json:"response_modes_supported"`
 	Grants                 []string `json:"grant_types_supported"`
 	TokenAuthMethods       []string `json:"token_endpoint_auth_methods_supported"`
+	TokenAuthAlgorithms    []string `json:"token_endpoint_auth_signing_alg_values_supported"`
 	RevocationAuthMethods  []string `json:"revocation_endpoint_auth_methods_supported"`
+	RevocationAlgorithms   []string `json:"revocation_endpoint_auth_signing_alg_values_supported"`
 	IntrospectAuthMethods  []string `json:"introspection_endpoint_auth_methods_supported"`
+	IntrospectAlgorithms   []string `json:"introspection_endpoint_auth_signing_alg_values_supported"`
 	CodeChallengeMethods   []string `json:"code_challenge_methods_supported"`
 	IssInAuthorizationResp bool     `json:"authorization_response_iss_parameter_supported"`
 	ProtectedResources     []string `json:"protected_resources,omitempty"`
@@ -53,13 +58,14 @@ func (s *Server) handleServerMetadata(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	origin := oauth.Origin(s.cfg.Issuer)
-	methods := []string{methodNone, methodBasic, methodPost}
+	methods := []string{methodNone, methodBasic, methodPost, methodPrivateKeyJWT}
 	m := serverMetadata{
 		Issuer:                s.cfg.Issuer,
 		AuthorizationEndpoint: origin + "/oauth/authorize",
 		TokenEndpoint:         origin + "/oauth/token",
 		RevocationEndpoint:    origin + "/oauth/revoke",
 		IntrospectionEndpoint: origin + "/oauth/introspect",
+		PushEndpoint:          origin + "/oauth/par",
 		JWKSURI:               origin + "/oauth/jwks.json",
 		// offline_access is listed here and nowhere else (MCP authorization).
 		ScopesSupported:        append(s.cfg.Catalog.Names(), "offline_access"),
@@ -67,10 +73,16 @@ func (s *Server) handleServerMetadata(w http.ResponseWriter, r *http.Request) {
 		ResponseModes:          []string{"query"},
 		Grants:                 s.cfg.Grants,
 		TokenAuthMethods:       methods,
+		TokenAuthAlgorithms:    assertionAlgorithms,
 		RevocationAuthMethods:  methods,
+		RevocationAlgorithms:   assertionAlgorithms,
+		IntrospectAlgorithms:   assertionAlgorithms,
 		IntrospectAuthMethods:  methods[1:], // never none: RFC 7662 section 2.1
 		CodeChallengeMethods:   []string{"S256"},
 		IssInAuthorizationResp: true,
+	}
+	if s.offers(grantDeviceCode) {
+		m.DeviceEndpoint = origin + "/oauth/device_authorization"
 	}
 	for _, resource := range s.cfg.Resources() {
 		m.ProtectedResources = append(m.ProtectedResources, resource.Identifier)

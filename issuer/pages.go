@@ -35,6 +35,7 @@ var (
 	consentPage  = parsePage("consent.html")
 	limitPage    = parsePage("limit.html")
 	messagePage  = parsePage("message.html")
+	devicePage   = parsePage("device.html")
 	pagePolicy   = contentSecurityPolicy(style)
 	htmlMimeType = "text/html; charset=utf-8"
 )
@@ -247,13 +248,14 @@ func cleanText(text string) string {
 // redirectTarget tells a user where the answer will be sent.
 type redirectTarget struct {
 	Kind string // one of the target constants
-	Name string // host, or scheme of a private one
+	Name string // host, scheme of a private one, or user code
 }
 
 const (
 	targetSite     = "site"     // https: whoever holds the domain receives the code
 	targetLoopback = "loopback" // any program on this computer may listen there
 	targetPrivate  = "private"  // any app on this device may have claimed the scheme
+	targetDevice   = "device"   // whoever holds the device that shows the code
 )
 
 func targetOf(redirectURI string) redirectTarget {

@@ -32,6 +32,7 @@ type derivedKeys struct {
 	fingerprint string
 	refresh     []byte // HMAC of refresh tokens
 	code        []byte // HMAC that makes authorization codes
+	userCode    []byte // HMAC under which user codes of devices are kept
 	request     cipher.AEAD
 	signingKey  cipher.AEAD
 }
@@ -72,7 +73,7 @@ func deriveKeys(secret []byte) (keys derivedKeys, err error) {
 	fingerprint := derive("fingerprint")
 	copy(keys.id[:], derive("key id"))
 	keys.fingerprint = hex.EncodeToString(fingerprint[:16])
-	keys.refresh, keys.code = derive("refresh token"), derive("authorization code")
+	keys.refresh, keys.code, keys.userCode = derive("refresh token"), derive("authorization code"), derive("user code")
 	keys.request, keys.signingKey = aead("authorization request"), aead("signing key")
 	return keys, err
 }

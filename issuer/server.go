@@ -17,6 +17,8 @@ type Server struct {
 	mux            *http.ServeMux
 	password       *passwordLogin
 	clientFailures *throttle // of client authentication
+
+	deviceStarts, userCodeFailures, pushes *throttle // by network
 }
 
 // Ten wrong secrets of one client from one network in five minutes, then 429.
@@ -50,6 +52,10 @@ func New(cfg Config) (*Server, error) {
 		cfg:            cfg,
 		password:       newPasswordLogin(cfg.Now),
 		clientFailures: newThrottle(clientFailureLimit, clientFailureWindow, clientFailureKeys, cfg.Now),
+
+		deviceStarts:     newThrottle(deviceStartLimit, deviceStartWindow, deviceStartKeys, cfg.Now),
+		pushes:           newThrottle(pushLimit, pushWindow, pushKeys, cfg.Now),
+		userCodeFailures: newThrottle(userCodeFailureLimit, userCodeFailureWindow, userCodeFailureKeys, cfg.Now),
 	}
 	s.mux = s.routes()
 	return s, nil
@@ -97,6 +103,11 @@ func (s *Server) routes() *http.ServeMux {
 	handle("/oauth/logout", s.handleLogout, post)
 	handle("/oauth/token", withCORS(s.handleToken, post), post, http.MethodOptions)
 	handle("/oauth/revoke", withCORS(s.handleRevoke, post), post, http.MethodOptions)
+	if s.offers(grantDeviceCode) {
+		handle(devicePath, s.handleDevice, get, post)
+		handle("/oauth/device_authorization", withCORS(s.handleDeviceAuthorization, post), post, http.MethodOptions)
+	}
+	handle("/oauth/par", withCORS(s.handlePush, post), post, http.MethodOptions)
 	handle("/oauth/introspect", s.handleIntrospect, post)
 	handle("/oauth/healthz/live", s.handleLive, get)
 	handle("/oauth/healthz/ready", s.handleReady, get)

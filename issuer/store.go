@@ -20,7 +20,13 @@ var (
 	ErrReplayed = errors.New("replayed")
 	// ErrSessionLimit: the user holds as many sessions as session_limit allows.
 	ErrSessionLimit = errors.New("session limit reached")
-	// ErrExists: the email address or name is taken.
+	// How a device authorization stands that yields no session. RFC 8628 section
+	// 3.5.
+	ErrDevicePending     = errors.New("the user has not decided yet")
+	ErrDevicePolledEarly = errors.New("polled too early; the interval is longer now")
+	ErrDeviceDenied      = errors.New("denied, or the approval does not hold any more")
+	ErrDeviceExpired     = errors.New("the device code has expired")
+	// ErrExists: the email address, name or code is taken.
 	ErrExists = errors.New("already exists")
 )
 
@@ -28,10 +34,21 @@ var (
 // steps, each one transaction, and each writes its own audit event. Every
 // expiry is decided by the clock of the database.
 type Store interface {
+	AssertionStore
 	CodeStore
+	DeviceStore
+	PushStore
 	SessionStore
 	LoginStore
 	UserStore
+}
+
+// AssertionStore remembers the client assertions that were used.
+type AssertionStore interface {
+	// UseAssertion notes that the client used an assertion, by the digest of its
+	// `jti`, which holds for ttl more. ErrReplayed: it was used before, on
+	// whichever node. RFC 7523 section 3.
+	UseAssertion(ctx context.Context, clientID string, jti Digest, ttl time.Duration) error
 }
 
 // CodeStore holds authorization codes, as SHA-256 digests.
@@ -61,6 +78,44 @@ type CodeStore interface {
 	// Within tolerance of the first nothing happens (an honest double submit);
 	// later the session made from the code is revoked and ErrReplayed returned.
 	ReplayAuthorizationCode(ctx context.Context, digest Digest, tolerance time.Duration, origin Origin) error
+}
+
+// DeviceStore holds device authorizations. Its user codes are digests under a
+// key that is not in the database.
+type DeviceStore interface {
+	// CreateDeviceCode stores a request that waits for ttl and may be polled once
+	// an interval. ErrExists: the user code is another's. ErrNotFound: the
+	// client is gone.
+	CreateDeviceCode(ctx context.Context, code DeviceCode, interval, ttl time.Duration) error
+
+	// EnterUserCode returns the request that waits under the user code, and
+	// counts that it was entered. ErrNotFound: unknown, decided, expired, or
+	// entered ten times before.
+	EnterUserCode(ctx context.Context, userCode Digest) (DeviceCode, error)
+
+	// DecideDeviceCode notes the decision of a user. The same decision of the
+	// same user again changes nothing and succeeds. ErrNotFound: expired, decided
+	// otherwise, or the login has ended.
+	DecideDeviceCode(ctx context.Context, userCode Digest, decision DeviceDecision, origin Origin) error
+
+	// RedeemDeviceCode notes a poll, and if the user has allowed the request
+	// consumes it and creates its session in one statement. ErrNotFound: unknown,
+	// another client's, or redeemed; ErrDevicePending, ErrDevicePolledEarly,
+	// ErrDeviceDenied (by the user, or their login has ended since, or there is
+	// no room for a session), ErrDeviceExpired.
+	RedeemDeviceCode(ctx context.Context, digest Digest, clientID string, lifetime SessionLifetime, origin Origin) (Session, error)
+}
+
+// PushStore holds pushed authorization requests.
+type PushStore interface {
+	// PushRequest stores the parameters, form-encoded, of a request of the client
+	// for ttl, under the digest of its request_uri. ErrNotFound: the client is
+	// gone.
+	PushRequest(ctx context.Context, digest Digest, clientID, parameters string, ttl time.Duration) error
+	// UsePushedRequest returns the parameters and forgets them. ErrNotFound:
+	// unknown, expired, used, or another client's, which then stays. RFC 9126
+	// section 4.
+	UsePushedRequest(ctx context.Context, digest Digest, clientID string) (parameters string, err error)
 }
 
 // SessionStore holds sessions: a client's live permission to act for a user.
@@ -178,6 +233,23 @@ type AuthorizationCode struct {
 
 	// RedeemedAt is zero until the code is redeemed; set by FindAuthorizationCode.
 	RedeemedAt time.Time
+}
+
+// DeviceCode is what a device asks for. RFC 8628 section 3.1.
+type DeviceCode struct {
+	Digest   Digest // SHA-256 of the device code
+	UserCode Digest // of the user code
+	ClientID string
+	Resource string
+	Scopes   oauth.ScopeSet
+}
+
+// DeviceDecision is what a user said to it.
+type DeviceDecision struct {
+	Allow    bool
+	UserID   string
+	LoginID  string // uuid of the login it was said under
+	AuthTime time.Time
 }
 
 // SessionLifetime bounds a new session.

@@ -19,11 +19,12 @@ const (
 	grantAuthorizationCode = "authorization_code"
 	grantRefreshToken      = "refresh_token"
 	grantClientCredentials = "client_credentials"
+	grantDeviceCode        = "urn:ietf:params:oauth:grant-type:device_code"
 )
 
 // GrantTypes returns every grant type that the server knows.
 func GrantTypes() []string {
-	return []string{grantAuthorizationCode, grantRefreshToken, grantClientCredentials}
+	return []string{grantAuthorizationCode, grantRefreshToken, grantClientCredentials, grantDeviceCode}
 }
 
 // offers reports whether the grant type is on here: Config.Grants.
@@ -80,6 +81,8 @@ func (s *Server) handleToken(w http.ResponseWriter, r *http.Request) {
 		response, err = s.grantRefresh(r.Context(), req)
 	case grant == grantClientCredentials:
 		response, err = s.grantClientCredentials(r.Context(), req)
+	case grant == grantDeviceCode:
+		response, err = s.grantDevice(r.Context(), req)
 	}
 	if err != nil {
 		s.writeError(w, r, err)
@@ -142,6 +145,16 @@ func (s *Server) respond(client *Client, session Session, resource string, scope
 }
 
 func mayRefresh(client *Client) bool { return slices.Contains(client.Grants, grantRefreshToken) }
+
+// sessionLifetime bounds a session that a user allowed the client.
+func (s *Server) sessionLifetime(client *Client) SessionLifetime {
+	return SessionLifetime{
+		TTL:            orDuration(client.RefreshTokenTTL, s.cfg.RefreshTokenTTL),
+		IdleTTL:        orDuration(client.RefreshIdleTTL, s.cfg.RefreshIdleTTL),
+		AccessTokenTTL: s.accessTokenTTL(client),
+		Limit:          s.cfg.SessionLimit,
+	}
+}
 
 func (s *Server) accessTokenTTL(client *Client) time.Duration {
 	return orDuration(client.AccessTokenTTL, s.cfg.AccessTokenTTL)

@@ -14,6 +14,9 @@ const (
 	CodeUnsupportedResponseType = "unsupported_response_type" // RFC 6749 section 4.1.2.1
 	CodeServerError             = "server_error"              // RFC 6749 section 4.1.2.1
 	CodeTemporarilyUnavailable  = "temporarily_unavailable"   // RFC 6749 section 4.1.2.1
+	CodeAuthorizationPending    = "authorization_pending"     // RFC 8628 section 3.5
+	CodeSlowDown                = "slow_down"                 // RFC 8628 section 3.5
+	CodeExpiredToken            = "expired_token"             // RFC 8628 section 3.5
 	CodeInvalidTarget           = "invalid_target"            // RFC 8707 section 2
 	CodeInvalidToken            = "invalid_token"             // RFC 6750 section 3.1
 	CodeInsufficientScope       = "insufficient_scope"        // RFC 6750 section 3.1

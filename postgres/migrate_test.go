@@ -117,6 +117,10 @@ func TestMigrationResumesAfterKill(t *testing.T) {
 func TestMigrationRepairsAnInterruptedIndex(t *testing.T) {
 	t.Parallel()
 	dsn := postgrestest.Migrated(t)
+	// What comes after the interrupted version was not begun.
+	if err := postgres.MigrateDown(context.Background(), postgres.MigrateConfig{DSN: dsn}, 4); err != nil {
+		t.Fatal(err)
+	}
 	sql := connect(t, dsn)
 	if _, err := sql.Exec(context.Background(), `UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'gpt_sessions_live_idx'::regclass;
 		UPDATE gpt_schema_migrations SET applied_at = NULL, lease_holder = gen_random_uuid(), lease_until = now() + interval '1 second' WHERE version = 4`, pgx.QueryExecModeSimpleProtocol); err != nil {

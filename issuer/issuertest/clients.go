@@ -15,6 +15,7 @@ const (
 	Confidential = "copilot"  // Basic or post, PKCE required, one https redirect
 	Public       = "cli"      // no secret, one loopback redirect
 	GPT          = "jobs-gpt" // a Custom GPT: post, PKCE optional, two redirects
+	Device       = "tv"       // no secret, no redirect: the device grant
 	Machine      = "indexer"  // acts for itself: client_credentials, for jobs:read and applications:read
 
 	Secret = "a-client-secret-of-forty-three-characters-x"
@@ -47,6 +48,8 @@ func newClients(s *Scene) *Clients {
 	c.Register(s.t, issuer.Client{ID: GPT, Name: "Jobs GPT", SecretDigests: secret, Grants: grants, PKCEOptional: true,
 		AuthMethods: []string{"client_secret_post"}, RedirectURIs: []string{GPTRedirect, GPTOtherRedirect},
 		Resource: s.URL, Scopes: oauth.NewScopeSet("jobs:read", "applications:read", "applications:write")})
+	c.Register(s.t, issuer.Client{ID: Device, Name: "Job TV", AuthMethods: []string{"none"},
+		Grants: []string{"urn:ietf:params:oauth:grant-type:device_code", "refresh_token"}})
 	c.Register(s.t, issuer.Client{ID: Machine, Name: "Job indexer", SecretDigests: secret, Grants: []string{"client_credentials"},
 		AuthMethods: []string{"client_secret_basic", "client_secret_post"}, Scopes: oauth.NewScopeSet("jobs:read", "applications:read", "mcp:tools")})
 	return c

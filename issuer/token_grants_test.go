@@ -1,0 +1,77 @@
+package issuer_test
+
+import (
+	"net/url"
+	"testing"
+
+	"github.com/caddy-scope/caddy-scope/issuer"
+	"github.com/caddy-scope/caddy-scope/issuer/issuertest"
+)
+
+// T-09: whatever the grant, a client that is disabled, that lost the grant, or
+// that may not have the scope any more gets no token with it.
+func TestEveryGrantAsksTheSameOfTheClient(t *testing.T) {
+	t.Parallel()
+	grants := map[string]struct {
+		client string
+		ready  func(*testing.T, *issuertest.Scene) func() issuertest.Response
+	}{
+		"authorization_code": {issuertest.Public, func(t *testing.T, scene *issuertest.Scene) func() issuertest.Response {
+			code, verifier := scene.Code(t, issuertest.Public)
+			return func() issuertest.Response {
+				return scene.PostForm("/oauth/token", codeForm(issuertest.Public, issuertest.PublicRedirect, code, verifier))
+			}
+		}},
+		"refresh_token": {issuertest.Public, func(t *testing.T, scene *issuertest.Scene) func() issuertest.Response {
+			token := scene.Tokens(t, issuertest.Public).Refresh
+			return func() issuertest.Response { return refresh(scene, issuertest.Public, token) }
+		}},
+		"client_credentials": {issuertest.Machine, func(_ *testing.T, scene *issuertest.Scene) func() issuertest.Response {
+			return func() issuertest.Response { return clientCredentials(scene, issuertest.Machine) }
+		}},
+		deviceGrant: {issuertest.Device, func(t *testing.T, scene *issuertest.Scene) func() issuertest.Response {
+			d := startDevice(t, scene)
+			d.enter(d.userCode).Allow().WantPage(200, "Your device is connected")
+			return func() issuertest.Response { return d.later() }
+		}},
+	}
+	for _, known := range issuer.GrantTypes() {
+		if _, ok := grants[known]; !ok {
+			t.Errorf("the grant %s is not tried here", known)
+		}
+	}
+	for grant, c := range grants {
+		for name, after := range map[string]struct {
+			change func(*testing.T, *issuertest.Scene)
+			status int
+			code   string
+		}{
+			"disabled": {func(t *testing.T, scene *issuertest.Scene) {
+				scene.SQL(t, "UPDATE gpt_clients SET disabled_at = now()")
+			}, 401, "invalid_client"},
+			"removed": {func(_ *testing.T, scene *issuertest.Scene) { scene.Clients.Remove(c.client) }, 401, "invalid_client"},
+			"without the grant": {func(t *testing.T, scene *issuertest.Scene) {
+				scene.Clients.Change(t, c.client, func(client *issuer.Client) { client.Grants = []string{"other"} })
+			}, 400, "unauthorized_client"},
+		} {
+			t.Run(grant+" "+name, func(t *testing.T) {
+				t.Parallel()
+				scene := issuertest.New(t)
+				ask := c.ready(t, scene)
+				after.change(t, scene)
+				wantOAuthError(t, ask(), after.status, after.code)
+			})
+		}
+		t.Run(grant+" as it should be", func(t *testing.T) {
+			t.Parallel()
+			if r := c.ready(t, issuertest.New(t))(); r.Status != 200 {
+				t.Errorf("%d %s", r.Status, r.Body)
+			}
+		})
+	}
+	scene := issuertest.New(t)
+	for _, grant := range []string{"password", "implicit", "urn:ietf:params:oauth:grant-type:jwt-bearer", "Authorization_Code"} {
+		form := url.Values{"grant_type": {grant}, "client_id": {issuertest.Public}, "username": {issuertest.Email}, "password": {issuertest.Password}}
+		wantOAuthError(t, scene.PostForm("/oauth/token", form), 400, "unsupported_grant_type")
+	}
+}
