@@ -211,29 +211,15 @@ func (p *Protect) forward(w http.ResponseWriter, r *http.Request, next caddyhttp
 	if decision.Preflight {
 		delete(r.Header, "Cookie")
 	}
-	rule := p.ruleText[decision.Rule]
-	repl := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
-	repl.Set("http.auth.rule", rule)
-	fields, _ := r.Context().Value(caddyhttp.ExtraLogFieldsCtxKey).(*caddyhttp.ExtraLogFields)
-	if fields != nil {
-		fields.Set(zap.String("oauth_rule", rule))
+	gated := &gatedResponse{
+		ResponseWriterWrapper: caddyhttp.ResponseWriterWrapper{ResponseWriter: w},
+		gate:                  p, request: r, grant: decision.Grant(),
+		caller: caller{p.ruleText[decision.Rule], decision.Identity},
 	}
-	if id := &decision.Identity; decision.Authenticated() {
-		p.headers.SetIdentity(r.Header, id)
-		repl.Set("http.auth.user.id", id.UserID)
-		repl.Set("http.auth.user.client_id", id.ClientID)
-		repl.Set("http.auth.user.session_id", id.SessionID)
-		repl.Set("http.auth.user.scope", id.Scopes)
-		if fields != nil {
-			fields.Set(zap.String("client_id", id.ClientID))
-			fields.Set(zap.String("session_id", id.SessionID))
-		}
-		p.app.touchSession(id.SessionID)
-	}
-	gated := &gatedResponse{gate: p, request: r, private: decision.Authenticated()}
-	gated.ResponseWriter = w
-	if decision.Authenticated() && p.Streams != streamsUntilClose {
-		gated.follows, gated.grant = true, decision.Grant()
+	gated.caller.introduce(r)
+	if decision.Authenticated() {
+		p.headers.SetIdentity(r.Header, &decision.Identity)
+		p.app.touchSession(decision.Identity.SessionID)
 		defer gated.done()
 	}
 	err := next.ServeHTTP(gated, r)

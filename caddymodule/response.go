@@ -24,15 +24,14 @@ type gatedResponse struct {
 	caddyhttp.ResponseWriterWrapper
 	gate        *Protect
 	request     *http.Request
-	private     bool
+	grant       validator.Grant // the answer rests on it, and ends with it
+	caller      caller
 	wroteHeader bool
+	values      [2]string // of fields that complete sets
 
-	// follows: the answer rests on grant, and ends with it.
-	follows bool
-	grant   validator.Grant
-	writes  int
-	stream  *stream     // once the answer has turned out to last
-	cut     atomic.Bool // by closeAnswer
+	writes int
+	stream *stream     // once the answer has turned out to last
+	cut    atomic.Bool // by closeAnswer
 }
 
 // longAnswer is the number of writes after which an answer counts as one that
@@ -82,7 +81,7 @@ func (g *gatedResponse) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 
 // follow has the answer closed when what it rests on is over.
 func (g *gatedResponse) follow(closeAnswer func()) {
-	if !g.follows || g.stream != nil {
+	if !g.caller.known() || g.stream != nil || g.gate.Streams == streamsUntilClose {
 		return
 	}
 	g.stream = &stream{grant: g.grant, close: closeAnswer}
@@ -129,12 +128,15 @@ func (g *gatedResponse) ReadFrom(src io.Reader) (int64, error) {
 
 func (g *gatedResponse) complete(header http.Header) {
 	validator.StripSetCookies(header)
-	if g.private {
+	if g.caller.known() {
+		g.values = [2]string{"private", "Authorization"}
 		if header["Cache-Control"] == nil && header["Expires"] == nil {
-			header["Cache-Control"] = []string{"private"}
+			header["Cache-Control"] = g.values[0:1:1]
 		}
-		if !variesByAuthorization(header["Vary"]) {
-			header["Vary"] = append(header["Vary"], "Authorization")
+		if vary := header["Vary"]; len(vary) == 0 {
+			header["Vary"] = g.values[1:2:2]
+		} else if !variesByAuthorization(vary) {
+			header["Vary"] = append(vary, "Authorization")
 		}
 	}
 	if len(g.gate.CORS) > 0 {
