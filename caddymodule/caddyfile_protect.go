@@ -29,6 +29,7 @@ import (
 //		}
 //		forward_token
 //		cors       <origin...>
+//		streams    until_close       # they end with token and session
 //		errors     caddy
 //	}
 //

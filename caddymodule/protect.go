@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -70,6 +71,10 @@ type Protect struct {
 }
 
 const streamsUntilClose = "until_close"
+
+// noteUseEvery spares a busy token the look at when its session was last noted;
+// last_active is written at most once a minute.
+const noteUseEvery = 20 * time.Second
 
 // CaddyModule returns the Caddy module information.
 func (Protect) CaddyModule() caddy.ModuleInfo {
@@ -219,7 +224,9 @@ func (p *Protect) forward(w http.ResponseWriter, r *http.Request, next caddyhttp
 	gated.caller.introduce(r)
 	if decision.Authenticated() {
 		p.headers.SetIdentity(r.Header, &decision.Identity)
-		p.app.touchSession(decision.Identity.SessionID)
+		if decision.NoteUse(noteUseEvery, time.Now()) {
+			p.app.touchSession(decision.Identity.SessionID)
+		}
 		defer gated.done()
 	}
 	err := next.ServeHTTP(gated, r)

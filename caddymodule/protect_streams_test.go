@@ -6,6 +6,8 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -145,6 +147,45 @@ func TestOpenStreamsEndWithTheSession(t *testing.T) {
 }
 
 // TestStreamsUntilClose go on, and a public rule's are nobody's to end.
+// A file goes out by another way than a proxied body: in one call, with write
+// deadlines that Caddy renews.
+func TestDownloadOfAFileEndsWithTheSession(t *testing.T) {
+	root := t.TempDir()
+	file, err := os.Create(filepath.Join(root, "large"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(file.Truncate(1<<40), file.Close()); err != nil {
+		t.Fatal(err)
+	}
+	s := newGateScene(t, "root "+root+"\noauth_protect {\n GET /* jobs:read\n}\nfile_server")
+	request, _ := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+s.address+"/large", nil)
+	request.Header.Set("Authorization", "Bearer "+s.token())
+	resp, err := http.DefaultClient.Do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	time.AfterFunc(100*time.Millisecond, func() { s.sessions.revoke(testSession) })
+	done := make(chan error, 1)
+	go func() {
+		for chunk := make([]byte, 256<<10); ; { // as fast as it goes: no write waits
+			if _, err := resp.Body.Read(chunk); err != nil {
+				done <- err
+				return
+			}
+		}
+	}()
+	select {
+	case err := <-done:
+		if errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
+			t.Error("half a file ended like a whole one")
+		}
+	case <-time.After(6 * time.Second):
+		t.Error("the download goes on 6 s after its session was revoked")
+	}
+}
+
 func TestStreamsUntilClose(t *testing.T) {
 	for name, site := range map[string]string{
 		"until_close": "oauth_protect {\n GET /* jobs:read\n streams until_close\n}\nreverse_proxy UPSTREAM",

@@ -96,10 +96,10 @@ func (g *gatedResponse) done() {
 }
 
 // closeAnswer cuts the answer off where it is; it runs beside the handler. The
-// read deadline ends the request's context (net/http watches the connection
-// while a handler runs), so that a proxy lets go of the upstream too; the write
-// deadline resets an HTTP/2 stream. Both are set below Caddy's own wrappers,
-// which are the handler's alone and set deadlines of their own with each write.
+// deadlines of the connection (HTTP/2: of the stream) are over, which also ends
+// the request's context, so that a proxy lets go of the upstream. They are set
+// below Caddy's own wrappers, which are the handler's alone and set deadlines
+// of their own with each write.
 func (g *gatedResponse) closeAnswer() {
 	g.cut.Store(true)
 	controller := http.NewResponseController(innermost(g.ResponseWriter))

@@ -23,8 +23,9 @@ const (
 )
 
 // openStreams are the answers of a gate that last: WebSockets, event streams,
-// long downloads. Each is closed when its token expires or its session ends.
-// Ordinary answers never come here. SECURITY-CASES W-02.
+// long downloads. Each is closed when its token expires or its session ends. A
+// short answer of known length never comes here, so that it costs nothing.
+// SECURITY-CASES W-02.
 type openStreams struct {
 	mu       sync.Mutex
 	open     map[*stream]bool

@@ -118,6 +118,17 @@ type Grant struct {
 // Grant returns what an authenticated decision rests on.
 func (d *Decision) Grant() Grant { return Grant{d.Rule, d.token} }
 
+// NoteUse reports, about once in every interval for each token, that the use of
+// the session is worth a note; the token's own clock spares busy ones the
+// question.
+func (d *Decision) NoteUse(interval time.Duration, now time.Time) bool {
+	if d.token == nil {
+		return false
+	}
+	last := d.token.noted.Load()
+	return now.UnixNano()-last >= int64(interval) && d.token.noted.CompareAndSwap(last, now.UnixNano())
+}
+
 // Authenticated reports whether the decision rests on an access token.
 func (d *Decision) Authenticated() bool { return d.Identity.SessionID != "" }
 

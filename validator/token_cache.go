@@ -75,6 +75,7 @@ type verifiedToken struct {
 	key *ecdsa.PublicKey // that verified it
 
 	granted atomic.Pointer[grantedScopes]
+	noted   atomic.Int64 // when its use was last noted, in ns; see NoteUse
 }
 
 // grantedScopes is what a token may do while its session allows session.

@@ -25,6 +25,27 @@ func (k *revocableKeys) VerificationKey(kid string) (*ecdsa.PublicKey, bool) {
 	return key, kid == validatortest.KID && key != nil
 }
 
+// A busy token does not ask at each request whether its use is worth a note.
+func TestUseOfATokenIsNotedOnceInEachInterval(t *testing.T) {
+	s := newScene(t, func(c *validator.Config) { c.Tokens = validator.NewTokenCache(1 << 20) })
+	token, now := s.minter.Token(validatortest.Claims("jobs:read")), time.Now()
+	for _, step := range []struct {
+		after time.Duration
+		want  bool
+	}{{0, true}, {time.Second, false}, {19 * time.Second, false}, {20 * time.Second, true}, {21 * time.Second, false}, {40 * time.Second, true}} {
+		decision, refusal := s.call("GET", "/jobs", token)
+		if refusal != nil {
+			t.Fatal(refusal)
+		}
+		if got := decision.NoteUse(20*time.Second, now.Add(step.after)); got != step.want {
+			t.Errorf("after %v: %v, want %v", step.after, got, step.want)
+		}
+	}
+	if (&validator.Decision{}).NoteUse(time.Second, now) {
+		t.Error("a decision that rests on no token has a use")
+	}
+}
+
 // TestKnownTokenIsDecidedAgain: what is kept of a token is what it says. A gate
 // of another resource or issuer, a retired key, the clock, the session, the
 // client and the rule decide anew. J-18, J-19.
