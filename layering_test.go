@@ -16,11 +16,12 @@ const module = "github.com/caddy-scope/caddy-scope"
 // neighbours import each other.
 var mayImport = map[string][]string{
 	"oauth":       {},
-	"issuer":      {"oauth"},
-	"validator":   {"oauth"},
+	"dpop":        {},
+	"issuer":      {"oauth", "dpop"},
+	"validator":   {"oauth", "dpop"},
 	"migrations":  {},
-	"postgres":    {"oauth", "issuer", "validator", "migrations"},
-	"caddymodule": {"oauth", "issuer", "validator", "postgres", "migrations"},
+	"postgres":    {"oauth", "dpop", "issuer", "validator", "migrations"},
+	"caddymodule": {"oauth", "dpop", "issuer", "validator", "postgres", "migrations"},
 }
 
 // TestPackagesImportDownwardsOnly

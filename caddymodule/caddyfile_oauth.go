@@ -41,6 +41,7 @@ import (
 //			scope         <name...>
 //			introspect    <resource...>
 //			require_pushed_authorization_requests
+//			dpop_bound_access_tokens
 //			access_token_ttl  <duration>
 //			refresh_token_ttl <duration>
 //			refresh_idle_ttl  <duration>
@@ -188,6 +189,7 @@ func (s *Settings) parseClient(d *caddyfile.Dispenser) error {
 		"scope":                                 once(texts(&c.Scopes)),
 		"introspect":                            once(texts(&c.Introspect)),
 		"require_pushed_authorization_requests": once(flag(&c.RequirePushedAuthorizationRequests)),
+		"dpop_bound_access_tokens":              once(flag(&c.DPoPBoundAccessTokens)),
 		"access_token_ttl":                      once(periodOf(&c.AccessTokenTTL, 1)),
 		"refresh_token_ttl":                     once(periodOf(&c.RefreshTokenTTL, 1)),
 		"refresh_idle_ttl":                      once(periodOf(&c.RefreshIdleTTL, 1)),

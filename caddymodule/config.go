@@ -145,6 +145,10 @@ type ClientSettings struct {
 	// RequirePushedAuthorizationRequests refuses authorization requests that were
 	// not pushed to /oauth/par before. Default: false.
 	RequirePushedAuthorizationRequests bool `json:"require_pushed_authorization_requests,omitempty"`
+	// DPoPBoundAccessTokens refuses token requests without a proof of possession
+	// (RFC 9449), so that no access token of the client works without its key.
+	// Default: false, a client may send proofs.
+	DPoPBoundAccessTokens bool `json:"dpop_bound_access_tokens,omitempty"`
 	// PKCE is "required", or "optional" for a confidential client that cannot
 	// send a code_challenge. Default: "required".
 	PKCE string `json:"pkce,omitempty"`

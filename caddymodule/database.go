@@ -12,6 +12,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"go.uber.org/zap"
 
+	"github.com/caddy-scope/caddy-scope/dpop"
 	"github.com/caddy-scope/caddy-scope/issuer"
 	"github.com/caddy-scope/caddy-scope/postgres"
 	"github.com/caddy-scope/caddy-scope/validator"
@@ -151,6 +152,7 @@ func (a *App) open(ctx context.Context) (*runtime, error) {
 	rt := &runtime{
 		db: db.store, store: db.store, keys: keys, verify: keys,
 		sessions: db.sessions, touch: db.upkeep.Touch, ready: db.db.Ready,
+		proofs: &dpop.Verifier{Nonces: a.secrets.Nonces(time.Now), Store: db.store, Now: time.Now},
 	}
 	if a.SessionCheck != "strict" {
 		if rt.view, err = a.openView(ctx, db); err != nil {

@@ -20,13 +20,21 @@ const machineWords = `client indexer {
 // post sends a form to an endpoint of the server and reads the JSON.
 func (s *gateScene) post(path string, form url.Values) (int, map[string]any) {
 	s.t.Helper()
+	got, answer := s.postWith(path, form)
+	return got.status, answer
+}
+
+// postWith sends lines of the header too.
+func (s *gateScene) postWith(path string, form url.Values, headers ...string) (answer, map[string]any) {
+	s.t.Helper()
 	body := form.Encode()
-	got := s.raw(fmt.Sprintf("POST %s HTTP/1.1\nHost: api.example.com\nConnection: close\nContent-Type: application/x-www-form-urlencoded\nContent-Length: %d\n\n%s", path, len(body), body))
+	got := s.raw(fmt.Sprintf("POST %s HTTP/1.1\nHost: api.example.com\nConnection: close\nContent-Type: application/x-www-form-urlencoded\nContent-Length: %d\n%s\n%s",
+		path, len(body), strings.Join(append(headers, ""), "\n"), body))
 	var answer map[string]any
 	if err := json.Unmarshal([]byte(got.body), &answer); err != nil {
 		s.t.Fatalf("%d %s: %v", got.status, got.body, err)
 	}
-	return got.status, answer
+	return got, answer
 }
 
 // An upstream that goes by X-User-Id must not take a client for the user of

@@ -125,6 +125,8 @@ func (p *Protect) Provision(ctx caddy.Context) error {
 		Sessions:      app,
 		Tokens:        app.tokens,
 		ClientAllowed: app.clientAllowed,
+		Proofs:        app.dpopProofs,
+		RequestPath:   originalPath,
 		CORSOrigins:   p.CORS,
 	})
 	if err != nil {
@@ -229,11 +231,23 @@ func (p *Protect) forward(w http.ResponseWriter, r *http.Request, next caddyhttp
 		}
 		defer gated.done()
 	}
+	if decision.NextNonce != "" {
+		w.Header().Set("DPoP-Nonce", decision.NextNonce)
+	}
 	err := next.ServeHTTP(gated, r)
 	if gated.cut.Load() {
 		panic(http.ErrAbortHandler) // or half an answer would end like a whole one
 	}
 	return err
+}
+
+// originalPath is the escaped path that the client sent, before `rewrite`,
+// `handle_path` and the like.
+func originalPath(r *http.Request) string {
+	if original, ok := r.Context().Value(caddyhttp.OriginalRequestCtxKey).(http.Request); ok {
+		return original.URL.EscapedPath()
+	}
+	return r.URL.EscapedPath()
 }
 
 // refuse answers a request that does not pass.

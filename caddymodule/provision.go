@@ -98,7 +98,8 @@ var grantTypes = map[string]string{
 
 // client checks the settings of one client and fills their defaults.
 func (a *App) client(s *ClientSettings) (*issuer.Client, error) {
-	c := &issuer.Client{ID: s.ID, Name: s.Name, PKCEOptional: s.PKCE == "optional", RequirePushed: s.RequirePushedAuthorizationRequests}
+	c := &issuer.Client{ID: s.ID, Name: s.Name, PKCEOptional: s.PKCE == "optional", RequirePushed: s.RequirePushedAuthorizationRequests,
+		RequireDPoP: s.DPoPBoundAccessTokens}
 	if c.ID == "" {
 		return nil, errors.New("the client_id is empty")
 	}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
+	"github.com/caddy-scope/caddy-scope/dpop"
 	"github.com/caddy-scope/caddy-scope/issuer"
 	"github.com/caddy-scope/caddy-scope/oauth"
 	"github.com/caddy-scope/caddy-scope/postgres"
@@ -26,6 +27,7 @@ type runtime struct {
 	sessions validator.SessionReader
 	view     *postgres.SessionView // nil: session_check strict
 	server   *issuer.Server
+	proofs   *dpop.Verifier
 	touch    func(sessionID string)
 	ready    func(context.Context) error
 }
@@ -152,6 +154,10 @@ func (a *App) ReadSession(ctx context.Context, sessionID string) (validator.Sess
 	}
 	return a.runtime.sessions.ReadSession(ctx, sessionID)
 }
+
+// dpopProofs checks the proofs of possession that come to the gates. Requests
+// come here after awaitStart.
+func (a *App) dpopProofs() *dpop.Verifier { return a.runtime.proofs }
 
 // touchSession notes that the session was used; the store writes it in batches.
 func (a *App) touchSession(sessionID string) {

@@ -28,11 +28,27 @@ type accessClaims struct {
 	IssuedAt  int64  `json:"iat"`
 	ExpiresAt int64  `json:"exp"`
 	AuthTime  int64  `json:"auth_time,omitempty"`
+	// Confirmation names the key that the token is bound to; nil: a bearer token.
+	Confirmation *confirmation `json:"cnf,omitempty"`
 }
 
-// mintAccessToken signs an access token of the session that lives for ttl, but
-// no longer than the session.
-func (s *Server) mintAccessToken(session Session, resource string, scopes oauth.ScopeSet, ttl time.Duration) (token string, expiresIn int64, err error) {
+// confirmation is the claim of RFC 7800 section 3.1, by RFC 9449 section 6.1.
+type confirmation struct {
+	Thumbprint string `json:"jkt"`
+}
+
+// key is the thumbprint of the key that the token is bound to; empty: none.
+func (c *accessClaims) key() string {
+	if c.Confirmation == nil {
+		return ""
+	}
+	return c.Confirmation.Thumbprint
+}
+
+// mintAccessToken signs an access token of the session, bound to the key with
+// this thumbprint if there is one, that lives for ttl, but no longer than the
+// session.
+func (s *Server) mintAccessToken(session Session, resource string, scopes oauth.ScopeSet, key string, ttl time.Duration) (token string, expiresIn int64, err error) {
 	now := s.cfg.Now()
 	ttl = min(ttl, session.Remaining).Truncate(time.Second)
 	if ttl <= 0 {
@@ -44,6 +60,9 @@ func (s *Server) mintAccessToken(session Session, resource string, scopes oauth.
 	}
 	if !session.AuthTime.IsZero() {
 		claims.AuthTime = session.AuthTime.Unix()
+	}
+	if key != "" {
+		claims.Confirmation = &confirmation{key}
 	}
 	payload, err := json.Marshal(claims)
 	if err != nil {

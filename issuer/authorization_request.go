@@ -31,6 +31,7 @@ type AuthorizationRequest struct {
 	State           opaque
 	StateSent       bool
 	CodeChallenge   string // S256; empty: none
+	DPoPKey         string // thumbprint of the key that the code is for; empty: any
 	Prompt          []string
 	MaxAge          *time.Duration
 	LoginHint       string // an email address

@@ -13,6 +13,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/caddy-scope/caddy-scope/dpop"
 	"github.com/caddy-scope/caddy-scope/oauth"
 )
 
@@ -149,6 +150,9 @@ func (s *Server) readAuthorizationRequest(req *AuthorizationRequest, client *Cli
 	if err := readChallenge(req, client, p); err != nil {
 		return err
 	}
+	if req.DPoPKey = p["dpop_jkt"]; req.DPoPKey != "" && !dpop.IsThumbprint(req.DPoPKey) { // RFC 9449 section 10
+		return oauth.InvalidRequest("The dpop_jkt is not the SHA-256 thumbprint of a key.")
+	}
 	if req.Scopes, req.Resource, err = s.readScopeAndResource(client, p, resources); err != nil {
 		return err
 	}
@@ -228,7 +232,7 @@ func (s *Server) issueCode(w http.ResponseWriter, r *http.Request, req *Authoriz
 	err := s.cfg.Store.CreateAuthorizationCode(r.Context(), AuthorizationCode{
 		Digest: sha256.Sum256([]byte(code)), RequestID: req.ID, ClientID: client.ID, UserID: login.UserID, LoginID: login.ID,
 		RedirectURI: req.RedirectURI, RedirectURISent: req.RedirectURISent, Resource: req.Resource, Scopes: req.Scopes,
-		CodeChallenge: req.CodeChallenge, AuthTime: login.AuthTime,
+		CodeChallenge: req.CodeChallenge, DPoPKey: req.DPoPKey, AuthTime: login.AuthTime,
 	}, s.cfg.CodeTTL, s.origin(r))
 	if err != nil {
 		s.unavailablePage(w, r, "create authorization code", err)

@@ -33,6 +33,9 @@ type Client struct {
 	// RequirePushed refuses authorization requests that were not pushed. RFC 9126
 	// section 6.
 	RequirePushed bool
+	// RequireDPoP refuses token requests without a proof of possession, so that
+	// no access token of the client works without its key. RFC 9449 section 5.2.
+	RequireDPoP bool
 	// PKCEOptional lets a confidential client leave code_challenge out.
 	PKCEOptional bool
 	// Grants are the grant types it may use.

@@ -7,7 +7,7 @@
 //	GET  /oauth/authorize                                RFC 6749 section 4.1.1, RFC 7636, RFC 8707, RFC 9207  authorize.go
 //	GET, POST /oauth/consent                             consent.go
 //	POST /oauth/login, /oauth/logout                     login.go
-//	POST /oauth/token                                    RFC 6749 section 3.2  token.go, grant_*.go
+//	POST /oauth/token                                    RFC 6749 section 3.2, RFC 9449  token.go, proof.go, grant_*.go
 //	POST /oauth/revoke                                   RFC 7009  revoke.go
 //	POST /oauth/par                                      RFC 9126  pushed_request.go
 //	POST /oauth/device_authorization                     RFC 8628 section 3.1  device_authorization.go

@@ -33,5 +33,5 @@ func (s *Server) grantClientCredentials(ctx context.Context, req tokenRequest) (
 	case err != nil:
 		return nil, fmt.Errorf("open client session: %w", err)
 	}
-	return s.respond(req.client, session, resource, scopes)
+	return s.respond(req, session, resource, scopes)
 }

@@ -40,7 +40,7 @@ func (s *Server) grantCode(ctx context.Context, req tokenRequest) (*tokenRespons
 	if err != nil {
 		return nil, fmt.Errorf("find authorization code: %w", err)
 	}
-	// 2. Verifier, redirect URI, resource.
+	// 2. Verifier, key, redirect URI, resource.
 	if refusal := checkRedemption(code, req); refusal != nil {
 		if code.RedeemedAt.IsZero() {
 			if err := s.cfg.Store.CountFailedRedemption(ctx, digest); err != nil && !errors.Is(err, ErrNotFound) {
@@ -54,7 +54,7 @@ func (s *Server) grantCode(ctx context.Context, req tokenRequest) (*tokenRespons
 		return nil, s.replayed(ctx, digest, req)
 	}
 	// 4. Consume it and make the session, in one statement.
-	session, err := s.cfg.Store.RedeemAuthorizationCode(ctx, digest, s.sessionLifetime(req.client), req.origin)
+	session, err := s.cfg.Store.RedeemAuthorizationCode(ctx, digest, s.sessionLifetime(req), req.origin)
 	switch {
 	case errors.Is(err, ErrNotFound): // meanwhile consumed, or its user, client or login ended
 		return nil, errCodeGrant
@@ -63,7 +63,7 @@ func (s *Server) grantCode(ctx context.Context, req tokenRequest) (*tokenRespons
 	case err != nil:
 		return nil, fmt.Errorf("redeem authorization code: %w", err)
 	}
-	return s.respond(req.client, session, session.Resource, session.Scopes)
+	return s.respond(req, session, session.Resource, session.Scopes)
 }
 
 func (s *Server) replayed(ctx context.Context, digest Digest, req tokenRequest) error {
@@ -86,6 +86,9 @@ func checkRedemption(code AuthorizationCode, req tokenRequest) error {
 		return oauth.InvalidGrant("The code_verifier is malformed.")
 	case code.CodeChallenge != "" && subtle.ConstantTimeCompare([]byte(challengeOf(verifier)), []byte(code.CodeChallenge)) != 1:
 		return oauth.InvalidGrant("The code_verifier does not match.")
+	}
+	if code.DPoPKey != "" && code.DPoPKey != req.thumbprint() { // RFC 9449 section 10
+		return oauth.InvalidGrant("The code is for another key.")
 	}
 	// A PKCE-less or OAuth 2.0 client must repeat what it sent (RFC 6749 section
 	// 4.1.3); OAuth 2.1 clients with PKCE may leave it out.

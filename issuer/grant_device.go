@@ -19,7 +19,7 @@ func (s *Server) grantDevice(ctx context.Context, req tokenRequest) (*tokenRespo
 	if !hasPrefixAndBound(presented, deviceCodePrefix, 128) {
 		return nil, errDeviceGrant
 	}
-	session, err := s.cfg.Store.RedeemDeviceCode(ctx, sha256.Sum256([]byte(presented)), req.client.ID, s.sessionLifetime(req.client), req.origin)
+	session, err := s.cfg.Store.RedeemDeviceCode(ctx, sha256.Sum256([]byte(presented)), req.client.ID, s.sessionLifetime(req), req.origin)
 	switch {
 	case errors.Is(err, ErrNotFound): // unknown, another client's, redeemed
 		return nil, errDeviceGrant
@@ -34,7 +34,7 @@ func (s *Server) grantDevice(ctx context.Context, req tokenRequest) (*tokenRespo
 	case err != nil:
 		return nil, fmt.Errorf("redeem device code: %w", err)
 	}
-	return s.respond(req.client, session, session.Resource, session.Scopes)
+	return s.respond(req, session, session.Resource, session.Scopes)
 }
 
 var (

@@ -22,6 +22,9 @@ func (s *Server) grantRefresh(ctx context.Context, req tokenRequest) (*tokenResp
 	if err != nil {
 		return nil, err
 	}
+	if session.DPoPKey != "" && session.DPoPKey != req.thumbprint() { // RFC 9449 section 5
+		return nil, errRefreshGrant
+	}
 	// 2. What is asked for.
 	resource := session.Resource
 	if resource == "" { // adopted
@@ -48,7 +51,7 @@ func (s *Server) grantRefresh(ctx context.Context, req tokenRequest) (*tokenResp
 	case err != nil:
 		return nil, fmt.Errorf("rotate refresh token: %w", err)
 	}
-	return s.respond(req.client, rotated.Session, resource, scopes.Intersect(s.cfg.Catalog.Expand(rotated.Session.Scopes)))
+	return s.respond(req, rotated.Session, resource, scopes.Intersect(s.cfg.Catalog.Expand(rotated.Session.Scopes)))
 }
 
 // findByRefreshToken returns the session that a token continues, and the

@@ -24,6 +24,8 @@ type introspection struct {
 	ID        string `json:"jti,omitempty"`
 	IssuedAt  int64  `json:"iat,omitempty"`
 	ExpiresAt int64  `json:"exp,omitempty"`
+	// Confirmation: RFC 9449 section 6.2.
+	Confirmation *confirmation `json:"cnf,omitempty"`
 }
 
 // handleIntrospect says whether a token is alive and what it allows. RFC 7662.
@@ -90,8 +92,9 @@ func (s *Server) introspectAccessToken(ctx context.Context, caller *Client, clai
 	}
 	scopes = scopes.Intersect(s.cfg.Catalog.Expand(session.Scopes))
 	return introspection{
-		Active: true, TokenType: "Bearer", Issuer: claims.Issuer, Audience: claims.Audience, Subject: claims.Subject, ClientID: claims.ClientID,
+		Active: true, TokenType: tokenTypeOf(claims.key()), Issuer: claims.Issuer, Audience: claims.Audience, Subject: claims.Subject, ClientID: claims.ClientID,
 		Scope: scopes.String(), ID: claims.ID, IssuedAt: claims.IssuedAt, ExpiresAt: claims.ExpiresAt,
+		Confirmation: claims.Confirmation,
 	}, nil
 }
 

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/caddy-scope/caddy-scope/dpop"
 	"github.com/caddy-scope/caddy-scope/oauth"
 )
 
@@ -38,6 +39,7 @@ type serverMetadata struct {
 	IntrospectAlgorithms   []string `json:"introspection_endpoint_auth_signing_alg_values_supported"`
 	CodeChallengeMethods   []string `json:"code_challenge_methods_supported"`
 	IssInAuthorizationResp bool     `json:"authorization_response_iss_parameter_supported"`
+	DPoPAlgorithms         []string `json:"dpop_signing_alg_values_supported"`
 	ProtectedResources     []string `json:"protected_resources,omitempty"`
 }
 
@@ -47,6 +49,7 @@ type resourceMetadata struct {
 	AuthorizationServers []string `json:"authorization_servers"`
 	ScopesSupported      []string `json:"scopes_supported,omitempty"`
 	BearerMethods        []string `json:"bearer_methods_supported"`
+	DPoPAlgorithms       []string `json:"dpop_signing_alg_values_supported"`
 	Name                 string   `json:"resource_name,omitempty"`
 }
 
@@ -80,6 +83,7 @@ func (s *Server) handleServerMetadata(w http.ResponseWriter, r *http.Request) {
 		IntrospectAuthMethods:  methods[1:], // never none: RFC 7662 section 2.1
 		CodeChallengeMethods:   []string{"S256"},
 		IssInAuthorizationResp: true,
+		DPoPAlgorithms:         dpop.Algorithms,
 	}
 	if s.offers(grantDeviceCode) {
 		m.DeviceEndpoint = origin + "/oauth/device_authorization"
@@ -128,7 +132,7 @@ func (s *Server) serveResourceMetadata(w http.ResponseWriter, r *http.Request, o
 func (s *Server) writeResource(w http.ResponseWriter, r *http.Request, resource ProtectedResource) {
 	writeDocument(w, r, resourceMetadata{
 		Resource: resource.Identifier, AuthorizationServers: []string{s.cfg.Issuer},
-		ScopesSupported: resource.Scopes, BearerMethods: []string{"header"}, Name: resource.Name,
+		ScopesSupported: resource.Scopes, BearerMethods: []string{"header"}, DPoPAlgorithms: dpop.Algorithms, Name: resource.Name,
 	})
 }
 

@@ -43,6 +43,10 @@ func (s *Server) handlePush(w http.ResponseWriter, r *http.Request) {
 		s.writeError(w, r, err)
 		return
 	}
+	if err := s.pushProof(w, r, client, params); err != nil {
+		s.writeError(w, r, err)
+		return
+	}
 	// 2. Everything that the authorization endpoint would refuse.
 	values := pushedValues(client, params, resources)
 	if err := s.checkPushed(client, values); err != nil {
@@ -66,6 +70,23 @@ func (s *Server) handlePush(w http.ResponseWriter, r *http.Request) {
 	default:
 		writeJSON(w, http.StatusCreated, pushedRequest{uri, int64(pushTTL / time.Second)})
 	}
+}
+
+// pushProof binds the code to the key that the push proves to hold, as dpop_jkt
+// does, which must name the same if it is there. RFC 9449 section 10.1.
+func (s *Server) pushProof(w http.ResponseWriter, r *http.Request, client *Client, params parameters) error {
+	if len(r.Header.Values("DPoP")) == 0 { // a client that must send one may do so with the code
+		return nil
+	}
+	proof, err := s.proofOf(w, r, client)
+	if err != nil {
+		return err
+	}
+	if key, sent := params["dpop_jkt"]; sent && key != proof.Thumbprint {
+		return errProof
+	}
+	params["dpop_jkt"] = proof.Thumbprint
+	return nil
 }
 
 // pushedValues are the parameters as the authorization endpoint reads them;

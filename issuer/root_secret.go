@@ -10,6 +10,9 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"time"
+
+	"github.com/caddy-scope/caddy-scope/dpop"
 )
 
 // minRootSecret is the least length of a root secret, in bytes.
@@ -33,6 +36,7 @@ type derivedKeys struct {
 	refresh     []byte // HMAC of refresh tokens
 	code        []byte // HMAC that makes authorization codes
 	userCode    []byte // HMAC under which user codes of devices are kept
+	dpopNonce   []byte // HMAC of nonces
 	request     cipher.AEAD
 	signingKey  cipher.AEAD
 }
@@ -74,6 +78,7 @@ func deriveKeys(secret []byte) (keys derivedKeys, err error) {
 	copy(keys.id[:], derive("key id"))
 	keys.fingerprint = hex.EncodeToString(fingerprint[:16])
 	keys.refresh, keys.code, keys.userCode = derive("refresh token"), derive("authorization code"), derive("user code")
+	keys.dpopNonce = derive("dpop nonce")
 	keys.request, keys.signingKey = aead("authorization request"), aead("signing key")
 	return keys, err
 }
@@ -94,6 +99,16 @@ func NewRootSecret() []byte {
 	secret := make([]byte, minRootSecret)
 	_, _ = rand.Read(secret) // never fails
 	return secret
+}
+
+// Nonces makes and knows the nonces of DPoP proofs, the same on every node with
+// these secrets. RFC 9449 section 8.
+func (s *RootSecrets) Nonces(now func() time.Time) *dpop.Nonces {
+	keys := make([][]byte, len(s.derived))
+	for i := range s.derived {
+		keys[i] = s.derived[i].dpopNonce
+	}
+	return dpop.NewNonces(now, keys...)
 }
 
 func (s *RootSecrets) current() *derivedKeys { return &s.derived[0] }

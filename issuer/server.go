@@ -8,6 +8,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/caddy-scope/caddy-scope/dpop"
 	"github.com/caddy-scope/caddy-scope/oauth"
 )
 
@@ -17,6 +18,7 @@ type Server struct {
 	mux            *http.ServeMux
 	password       *passwordLogin
 	clientFailures *throttle // of client authentication
+	proofs         *dpop.Verifier
 
 	deviceStarts, userCodeFailures, pushes *throttle // by network
 }
@@ -52,6 +54,7 @@ func New(cfg Config) (*Server, error) {
 		cfg:            cfg,
 		password:       newPasswordLogin(cfg.Now),
 		clientFailures: newThrottle(clientFailureLimit, clientFailureWindow, clientFailureKeys, cfg.Now),
+		proofs:         &dpop.Verifier{Nonces: cfg.Secrets.Nonces(cfg.Now), Store: cfg.Store, Now: cfg.Now},
 
 		deviceStarts:     newThrottle(deviceStartLimit, deviceStartWindow, deviceStartKeys, cfg.Now),
 		pushes:           newThrottle(pushLimit, pushWindow, pushKeys, cfg.Now),

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/caddy-scope/caddy-scope/dpop"
 	"github.com/caddy-scope/caddy-scope/oauth"
 )
 
@@ -36,6 +37,7 @@ var (
 type Store interface {
 	AssertionStore
 	CodeStore
+	dpop.Store
 	DeviceStore
 	PushStore
 	SessionStore
@@ -229,6 +231,7 @@ type AuthorizationCode struct {
 	Resource        string // the configured identifier that becomes `aud`
 	Scopes          oauth.ScopeSet
 	CodeChallenge   string // S256; empty: none was sent
+	DPoPKey         string // thumbprint of the key that it is for; empty: any
 	AuthTime        time.Time
 
 	// RedeemedAt is zero until the code is redeemed; set by FindAuthorizationCode.
@@ -258,6 +261,7 @@ type SessionLifetime struct {
 	IdleTTL        time.Duration // refresh_idle_ttl: ends earlier if not refreshed for so long; 0: no such bound
 	AccessTokenTTL time.Duration // of the token minted with it; raises tokens_expire_at
 	Limit          int           // session_limit per user; 0: none
+	DPoPKey        string        // see Session
 }
 
 // Session is one row of gpt_sessions.
@@ -274,6 +278,9 @@ type Session struct {
 	CreatedAt     time.Time
 	LastActive    time.Time
 	ExpiresAt     time.Time
+	// DPoPKey is the thumbprint of the key that its refresh tokens are bound to;
+	// empty: none. RFC 9449 section 5.
+	DPoPKey string
 	// Remaining is ExpiresAt minus the database's clock when the row was read;
 	// an access token lives no longer.
 	Remaining time.Duration

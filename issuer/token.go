@@ -12,6 +12,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/caddy-scope/caddy-scope/dpop"
 	"github.com/caddy-scope/caddy-scope/oauth"
 )
 
@@ -49,6 +50,7 @@ type tokenRequest struct {
 	params    parameters
 	resources []string
 	origin    Origin
+	proof     *dpop.Proof // nil: none
 }
 
 // handleToken is the token endpoint. RFC 6749 section 3.2.
@@ -65,8 +67,14 @@ func (s *Server) handleToken(w http.ResponseWriter, r *http.Request) {
 		s.writeError(w, r, err)
 		return
 	}
-	// 3. The grant.
-	req := tokenRequest{client, params, resources, s.origin(r)}
+	// 3. The key that its tokens shall be bound to.
+	proof, err := s.proofOf(w, r, client)
+	if err != nil {
+		s.writeError(w, r, err)
+		return
+	}
+	// 4. The grant.
+	req := tokenRequest{client, params, resources, s.origin(r), proof}
 	var response *tokenResponse
 	switch grant := params["grant_type"]; {
 	case grant == "":
@@ -132,13 +140,13 @@ func writeJSON(w http.ResponseWriter, status int, v any) {
 }
 
 // respond mints the tokens of a session as it stands after the grant.
-func (s *Server) respond(client *Client, session Session, resource string, scopes oauth.ScopeSet) (*tokenResponse, error) {
-	access, expiresIn, err := s.mintAccessToken(session, resource, scopes, s.accessTokenTTL(client))
+func (s *Server) respond(req tokenRequest, session Session, resource string, scopes oauth.ScopeSet) (*tokenResponse, error) {
+	access, expiresIn, err := s.mintAccessToken(session, resource, scopes, req.thumbprint(), s.accessTokenTTL(req.client))
 	if err != nil {
 		return nil, err
 	}
-	response := &tokenResponse{AccessToken: access, TokenType: "Bearer", ExpiresIn: expiresIn, Scope: scopes.String(), session: session}
-	if mayRefresh(client) && session.UserID != session.ClientID {
+	response := &tokenResponse{AccessToken: access, TokenType: req.tokenType(), ExpiresIn: expiresIn, Scope: scopes.String(), session: session}
+	if mayRefresh(req.client) && session.UserID != session.ClientID {
 		response.RefreshToken, err = s.cfg.Secrets.mintRefreshToken(refreshToken{session.ID, session.Counter})
 	}
 	return response, err
@@ -147,12 +155,14 @@ func (s *Server) respond(client *Client, session Session, resource string, scope
 func mayRefresh(client *Client) bool { return slices.Contains(client.Grants, grantRefreshToken) }
 
 // sessionLifetime bounds a session that a user allowed the client.
-func (s *Server) sessionLifetime(client *Client) SessionLifetime {
+func (s *Server) sessionLifetime(req tokenRequest) SessionLifetime {
+	client := req.client
 	return SessionLifetime{
 		TTL:            orDuration(client.RefreshTokenTTL, s.cfg.RefreshTokenTTL),
 		IdleTTL:        orDuration(client.RefreshIdleTTL, s.cfg.RefreshIdleTTL),
 		AccessTokenTTL: s.accessTokenTTL(client),
 		Limit:          s.cfg.SessionLimit,
+		DPoPKey:        req.refreshKey(),
 	}
 }
 

@@ -8,14 +8,16 @@ import (
 	"github.com/caddy-scope/caddy-scope/issuer/issuertest"
 )
 
-// T-09: whatever the grant, a client that is disabled, that lost the grant, or
-// that may not have the scope any more gets no token with it.
-func TestEveryGrantAsksTheSameOfTheClient(t *testing.T) {
-	t.Parallel()
-	grants := map[string]struct {
-		client string
-		ready  func(*testing.T, *issuertest.Scene) func() issuertest.Response
-	}{
+// grantScene brings a scene to where the client may ask by the grant.
+type grantScene struct {
+	client string
+	ready  func(*testing.T, *issuertest.Scene) (ask func() issuertest.Response)
+}
+
+// grantScenes has one for every grant type that the server knows.
+func grantScenes(t *testing.T) map[string]grantScene {
+	t.Helper()
+	grants := map[string]grantScene{
 		"authorization_code": {issuertest.Public, func(t *testing.T, scene *issuertest.Scene) func() issuertest.Response {
 			code, verifier := scene.Code(t, issuertest.Public)
 			return func() issuertest.Response {
@@ -40,7 +42,14 @@ func TestEveryGrantAsksTheSameOfTheClient(t *testing.T) {
 			t.Errorf("the grant %s is not tried here", known)
 		}
 	}
-	for grant, c := range grants {
+	return grants
+}
+
+// T-09: whatever the grant, a client that is disabled, that lost the grant, or
+// that may not have the scope any more gets no token with it.
+func TestEveryGrantAsksTheSameOfTheClient(t *testing.T) {
+	t.Parallel()
+	for grant, c := range grantScenes(t) {
 		for name, after := range map[string]struct {
 			change func(*testing.T, *issuertest.Scene)
 			status int

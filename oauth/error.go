@@ -19,6 +19,8 @@ const (
 	CodeExpiredToken            = "expired_token"             // RFC 8628 section 3.5
 	CodeInvalidTarget           = "invalid_target"            // RFC 8707 section 2
 	CodeInvalidToken            = "invalid_token"             // RFC 6750 section 3.1
+	CodeInvalidDPoPProof        = "invalid_dpop_proof"        // RFC 9449 section 5
+	CodeUseDPoPNonce            = "use_dpop_nonce"            // RFC 9449 section 8
 	CodeInsufficientScope       = "insufficient_scope"        // RFC 6750 section 3.1
 	CodeUnsupportedTokenType    = "unsupported_token_type"    // RFC 7009 section 2.2.1
 	CodeRequestNotSupported     = "request_not_supported"     // OpenID Connect Core section 3.1.2.6

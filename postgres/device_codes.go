@@ -105,13 +105,13 @@ const redeemDeviceSQL = `
 	account AS MATERIALIZED (
 		SELECT u.disabled_at FROM {s}.gpt_users u, code c WHERE u.id = c.user_id FOR SHARE OF u),
 	session AS (
-		INSERT INTO {s}.gpt_sessions (user_id, client_id, resource, scopes, granted_scopes, auth_time, expires_at, idle_expires_at, tokens_expire_at)
+		INSERT INTO {s}.gpt_sessions (user_id, client_id, resource, scopes, granted_scopes, auth_time, expires_at, idle_expires_at, tokens_expire_at, dpop_jkt)
 		SELECT c.user_id, c.client_id, c.resource, c.scopes,
 			ARRAY(SELECT unnest(c.scopes) UNION SELECT unnest(o.granted_scopes) FROM {s}.gpt_sessions o
 				WHERE o.user_id = c.user_id AND o.client_id = c.client_id AND ` + live + `),
 			c.auth_time, clock_timestamp() + make_interval(secs => $3::float8),
 			CASE WHEN $4::float8 > 0 THEN clock_timestamp() + make_interval(secs => $4::float8) END,
-			clock_timestamp() + make_interval(secs => $5::float8)
+			clock_timestamp() + make_interval(secs => $5::float8), $9::text
 		FROM code c
 		WHERE NOT EXISTS (SELECT FROM account WHERE disabled_at IS NOT NULL)
 			AND ($6::int = 0 OR (SELECT count(*) FROM {s}.gpt_sessions WHERE user_id = c.user_id AND ` + live + `) < $6::int)
@@ -139,7 +139,7 @@ func (s *Store) RedeemDeviceCode(ctx context.Context, digest issuer.Digest, clie
 			return err
 		}
 		session, err = scanSession(tx.QueryRow(ctx, s.db.sql(redeemDeviceSQL), digest[:], clientID, lifetime.TTL.Seconds(), lifetime.IdleTTL.Seconds(),
-			lifetime.AccessTokenTTL.Seconds(), lifetime.Limit, address(origin), requestID(origin)))
+			lifetime.AccessTokenTTL.Seconds(), lifetime.Limit, address(origin), requestID(origin), orNull(lifetime.DPoPKey)))
 		if errors.Is(err, pgx.ErrNoRows) { // its user, client or login ended, or there is no room
 			refusal, err = issuer.ErrDeviceDenied, nil
 		}

@@ -4,8 +4,6 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
-	"fmt"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -19,27 +17,14 @@ import (
 	"github.com/caddy-scope/caddy-scope/validator"
 )
 
-const (
-	// readersAtOnce is how many round trips run side by side; more only make
-	// the batches smaller.
-	readersAtOnce = 2
-	// maxWaitingReads bounds the queue: beyond it the answer is 503 at once.
-	maxWaitingReads = 8192
-	// maxKnownScopeSets bounds the memory of parsed scope lists.
-	maxKnownScopeSets = 1024
-)
-
-var errTooManyReads = errors.New("too many session reads are waiting")
+// maxKnownScopeSets bounds the memory of parsed scope lists.
+const maxKnownScopeSets = 1024
 
 // SessionReader reads session state for the strict gate. Concurrent requests
-// share one round trip: who finds no read under way leads, and takes along
-// whoever waits; there is no goroutine besides the callers'.
+// share round trips; see sharedTrips.
 type SessionReader struct {
-	db *DB
-
-	mu      sync.Mutex
-	waiting []*sessionRead
-	leading int
+	db    *DB
+	trips sharedTrips[uuid.UUID, sessionState]
 
 	scopesMu sync.RWMutex
 	scopes   map[string]oauth.ScopeSet
@@ -49,7 +34,9 @@ var _ validator.SessionReader = (*SessionReader)(nil)
 
 // NewSessionReader returns a reader of db.
 func NewSessionReader(db *DB) *SessionReader {
-	return &SessionReader{db: db, scopes: map[string]oauth.ScopeSet{}}
+	r := &SessionReader{db: db, scopes: map[string]oauth.ScopeSet{}}
+	r.trips = sharedTrips[uuid.UUID, sessionState]{what: "session reads", run: r.readAll}
+	return r
 }
 
 // sessionState is a live session as its row stood at the read.
@@ -58,12 +45,7 @@ type sessionState struct {
 	remaining time.Duration // of its life
 }
 
-type sessionRead struct {
-	id    uuid.UUID
-	state sessionState
-	err   error
-	done  chan bool // true: answered; false: lead the next round
-}
+type sessionRead = passenger[uuid.UUID, sessionState]
 
 // ReadSession is described at validator.SessionReader.
 func (r *SessionReader) ReadSession(ctx context.Context, sessionID string) (validator.Session, error) {
@@ -77,71 +59,7 @@ func (r *SessionReader) ReadSession(ctx context.Context, sessionID string) (vali
 
 // read returns the state of the session at some moment after it was called.
 func (r *SessionReader) read(ctx context.Context, id uuid.UUID) (sessionState, error) {
-	own := &sessionRead{id: id, done: make(chan bool, 1)}
-	r.mu.Lock()
-	if r.leading >= readersAtOnce {
-		if len(r.waiting) >= maxWaitingReads {
-			r.mu.Unlock()
-			return sessionState{}, errTooManyReads
-		}
-		r.waiting = append(r.waiting, own)
-		r.mu.Unlock()
-		select {
-		case answered := <-own.done:
-			if answered {
-				return own.state, own.err
-			}
-		case <-ctx.Done():
-			if r.leave(own) {
-				return sessionState{}, fmt.Errorf("read session: %w", ctx.Err())
-			}
-			// A leader has taken it along, or handed over to it: others wait
-			// for what this goroutine does next.
-			if <-own.done {
-				return own.state, own.err
-			}
-		}
-		r.mu.Lock() // our turn to lead; leading was counted by who handed over
-	} else {
-		r.leading++
-	}
-	batch := append(r.waiting, own)
-	r.waiting = nil
-	r.mu.Unlock()
-
-	r.readAll(ctx, batch)
-	for _, read := range batch {
-		if read != own {
-			read.done <- true
-		}
-	}
-	r.handOver()
-	return own.state, own.err
-}
-
-// leave takes a read out of the queue; false: it is no longer there.
-func (r *SessionReader) leave(own *sessionRead) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	i := slices.Index(r.waiting, own)
-	if i < 0 {
-		return false
-	}
-	r.waiting = slices.Delete(r.waiting, i, i+1)
-	return true
-}
-
-// handOver lets the first of those who came meanwhile lead the next round.
-func (r *SessionReader) handOver() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if len(r.waiting) == 0 {
-		r.leading--
-		return
-	}
-	next := r.waiting[0]
-	r.waiting = r.waiting[1:]
-	next.done <- false
+	return r.trips.join(ctx, id)
 }
 
 const readSessionsSQL = `SELECT id, user_id, client_id, array_to_string(scopes, ' '),
@@ -152,7 +70,7 @@ const readSessionsSQL = `SELECT id, user_id, client_id, array_to_string(scopes, 
 func (r *SessionReader) readAll(ctx context.Context, batch []*sessionRead) {
 	ids := make(pgtype.FlatArray[pgtype.UUID], len(batch)) // encoded without reflection
 	for i, read := range batch {
-		ids[i] = pgtype.UUID{Bytes: read.id, Valid: true}
+		ids[i] = pgtype.UUID{Bytes: read.ask, Valid: true}
 	}
 	found := make(map[uuid.UUID]sessionState, len(batch))
 	err := r.db.read(context.WithoutCancel(ctx), "read sessions", func(ctx context.Context, conn *pgxpool.Conn) error {
@@ -175,14 +93,14 @@ func (r *SessionReader) readAll(ctx context.Context, batch []*sessionRead) {
 		return rows.Err()
 	})
 	for _, read := range batch {
-		state, ok := found[read.id]
+		state, ok := found[read.ask]
 		switch {
 		case err != nil:
 			read.err = err
 		case !ok:
 			read.err = validator.ErrSessionEnded
 		default:
-			read.state = state
+			read.answer = state
 		}
 	}
 }

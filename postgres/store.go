@@ -12,7 +12,10 @@ import (
 
 // Store keeps the authorization server's state. Each method is a protocol step
 // and one transaction; see issuer.Store.
-type Store struct{ db *DB }
+type Store struct {
+	db     *DB
+	proofs sharedTrips[usedProof, struct{}]
+}
 
 var (
 	_ issuer.Store    = (*Store)(nil)
@@ -20,7 +23,11 @@ var (
 )
 
 // NewStore returns the store of db, whose schema must be migrated.
-func NewStore(db *DB) *Store { return &Store{db: db} }
+func NewStore(db *DB) *Store {
+	s := &Store{db: db}
+	s.proofs = sharedTrips[usedProof, struct{}]{what: "DPoP proofs", run: s.useProofs}
+	return s
+}
 
 // live is the condition of a session that may act. clock_timestamp(), not
 // now(): a statement may have waited for the row's lock.
@@ -28,13 +35,13 @@ const live = `revoked_at IS NULL AND expires_at > clock_timestamp() AND (idle_ex
 
 // sessionColumns in the order of scanSession.
 const sessionColumns = `id::text, user_id, client_id, coalesce(resource, ''), coalesce(redirect_uri, ''), scopes, granted_scopes, rt_counter,
-	auth_time, created_at, last_active, expires_at, extract(epoch FROM expires_at - clock_timestamp())::float8`
+	auth_time, created_at, last_active, expires_at, coalesce(dpop_jkt, ''), extract(epoch FROM expires_at - clock_timestamp())::float8`
 
 func scanSession(row pgx.Row, more ...any) (s issuer.Session, err error) {
 	var scopes, granted []string
 	var remaining float64
 	err = row.Scan(append([]any{&s.ID, &s.UserID, &s.ClientID, &s.Resource, &s.RedirectURI, &scopes, &granted, &s.Counter,
-		&s.AuthTime, &s.CreatedAt, &s.LastActive, &s.ExpiresAt, &remaining}, more...)...)
+		&s.AuthTime, &s.CreatedAt, &s.LastActive, &s.ExpiresAt, &s.DPoPKey, &remaining}, more...)...)
 	s.Scopes, s.GrantedScopes = oauth.NewScopeSet(scopes...), oauth.NewScopeSet(granted...)
 	s.Remaining = time.Duration(remaining * float64(time.Second))
 	return s, err

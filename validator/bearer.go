@@ -10,37 +10,45 @@ import (
 // ours has some 700; see maxToken.
 const maxCredentials = maxToken + len("Bearer ")
 
-// bearerToken returns the access token of the request. RFC 6750 section 2.1:
-// one Authorization field, scheme Bearer in any case, one b64token.
+// credentials are what a request shows.
+type credentials struct {
+	token string
+	dpop  bool // by scheme DPoP: it is nothing without a proof
+}
+
+// readCredentials returns the access token of the request. RFC 6750 section 2.1,
+// RFC 9449 section 7.1: one Authorization field, scheme Bearer or DPoP in any
+// case, one token.
 //
 // Tokens in the query, in a cookie or in a body are not credentials here
 // (RFC 9700 section 4.3.2, MCP authorization): alone, they count as none. In a
 // query or cookie beside a header they make a request with two credentials,
 // refused so that nobody can argue which one counts. Bodies are not read.
-func bearerToken(r *http.Request) (string, *Refusal) {
+func readCredentials(r *http.Request) (credentials, *Refusal) {
 	fields := r.Header["Authorization"]
 	if len(fields) > 1 {
-		return "", badRequest("The request has more than one Authorization header.", nil)
+		return credentials{}, badRequest("The request has more than one Authorization header.", nil)
 	}
 	if len(fields) == 0 || fields[0] == "" {
-		return "", noCredentials()
+		return credentials{}, noCredentials()
 	}
 	if hasTokenParameter(r.URL.RawQuery) {
-		return "", badRequest("The request has an access token in its header and in its query.", nil)
+		return credentials{}, badRequest("The request has an access token in its header and in its query.", nil)
 	}
 	if hasTokenCookie(r.Header["Cookie"]) {
-		return "", badRequest("The request has an access token in its header and in a cookie.", nil)
+		return credentials{}, badRequest("The request has an access token in its header and in a cookie.", nil)
 	}
 	scheme, token, _ := strings.Cut(fields[0], " ")
+	bearer := strings.EqualFold(scheme, "Bearer")
 	switch {
-	case !strings.EqualFold(scheme, "Bearer"):
-		return "", noCredentials() // another scheme is not for us: show ours
+	case !bearer && !strings.EqualFold(scheme, "DPoP"):
+		return credentials{}, noCredentials() // another scheme is not for us: show ours
 	case token == "":
-		return "", noCredentials()
+		return credentials{}, noCredentials()
 	case len(fields[0]) > maxCredentials:
-		return "", invalidToken(errMalformed("longer than the bound"))
+		return credentials{}, invalidToken(errMalformed("longer than the bound"))
 	}
-	return token, nil
+	return credentials{token, !bearer}, nil
 }
 
 // hasTokenParameter reads the query as the most generous upstream would: also

@@ -15,8 +15,9 @@ import (
 type Refusal struct {
 	// Status is the HTTP status: 400, 401, 403, 405 or 503.
 	Status int
-	// Code is the error code of RFC 6750 section 3.1, or access_denied (no
-	// rule), temporarily_unavailable (503), or empty (no credentials).
+	// Code is the error code of RFC 6750 section 3.1 or RFC 9449 section 7.1, or
+	// access_denied (no rule), temporarily_unavailable (503), or empty (no
+	// credentials).
 	Code string
 	// Description is fixed text.
 	Description string
@@ -29,6 +30,9 @@ type Refusal struct {
 	Rule *Rule
 	// Cause is for the log.
 	Cause error
+
+	dpop  bool   // the challenge is of scheme DPoP, not Bearer
+	nonce string // for DPoP-Nonce; empty: none
 }
 
 func (r *Refusal) Error() string {
@@ -89,6 +93,9 @@ func WriteRefusalHeader(header http.Header, refusal *Refusal) {
 	if challenge := refusal.challenge(); challenge != "" {
 		header.Set("WWW-Authenticate", challenge)
 	}
+	if refusal.nonce != "" {
+		header.Set("DPoP-Nonce", refusal.nonce)
+	}
 	switch refusal.Status {
 	case http.StatusServiceUnavailable:
 		// Spread, so that clients do not all come back in one moment.
@@ -123,16 +130,21 @@ func (r *Refusal) bodyCode() string {
 	return r.Code
 }
 
-// challenge is the Bearer challenge, or "" where none belongs: the error says
+// challenge is the challenge of the scheme that the client used, Bearer if it
+// used none (the metadata tells of the other), or "" where none belongs: the error says
 // nothing about a token, or no rule matched and no token would help.
-// RFC 6750 section 3, RFC 9728 section 5.1.
+// RFC 6750 section 3, RFC 9449 section 7.1, RFC 9728 section 5.1.
 func (r *Refusal) challenge() string {
 	if r.MetadataURL == "" || r.Status == http.StatusServiceUnavailable ||
 		r.Status == http.StatusMethodNotAllowed || r.Code == oauth.CodeAccessDenied {
 		return ""
 	}
 	var b strings.Builder
-	b.WriteString("Bearer ")
+	if r.dpop {
+		b.WriteString(`DPoP algs="` + dpopAlgorithms + `", `)
+	} else {
+		b.WriteString("Bearer ")
+	}
 	if r.Code != "" {
 		b.WriteString(`error="` + r.Code + `", error_description="` + r.Description + `", `)
 	}

@@ -4,8 +4,10 @@ import (
 	"context"
 	"crypto/ecdsa"
 	"errors"
+	"net/http"
 	"time"
 
+	"github.com/caddy-scope/caddy-scope/dpop"
 	"github.com/caddy-scope/caddy-scope/oauth"
 )
 
@@ -45,6 +47,14 @@ type Config struct {
 	Tokens *TokenCache
 	// ClientAllowed reports whether a client is (still) registered. nil: all are.
 	ClientAllowed func(clientID string) bool
+	// Proofs checks the proofs of possession that DPoP-bound tokens need; it must
+	// not be nil while requests come. A nil function: the scheme is not known
+	// here, and bound tokens are refused.
+	Proofs func() *dpop.Verifier
+	// RequestPath returns the escaped path as the client sent it, which proofs
+	// name, where something before the gate may have rewritten it. nil: the
+	// path of the request.
+	RequestPath func(*http.Request) string
 	// PassUnmatched lets requests go on that no rule names: the table was made
 	// for the matcher of a short-form gate. A request that a case-blind reader
 	// would find a rule for is still refused.

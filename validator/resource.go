@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/caddy-scope/caddy-scope/dpop"
 	"github.com/caddy-scope/caddy-scope/oauth"
 )
 
@@ -20,6 +21,7 @@ type Resource struct {
 	folded      *ruleTable // the same rules with lower-case literals, for PassUnmatched
 	verifier    *verifier
 	metadataURL string
+	origin      string // of the identifier: where proofs are for
 }
 
 // New checks the rules and compiles them. A problem with a rule is a
@@ -43,6 +45,9 @@ func New(cfg Config) (*Resource, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
+	if cfg.RequestPath == nil {
+		cfg.RequestPath = func(req *http.Request) string { return req.URL.EscapedPath() }
+	}
 	if cfg.ClientAllowed == nil {
 		cfg.ClientAllowed = func(string) bool { return true }
 	}
@@ -54,6 +59,7 @@ func New(cfg Config) (*Resource, error) {
 		cfg:         cfg,
 		table:       table,
 		metadataURL: oauth.ResourceMetadataURL(cfg.Resource),
+		origin:      oauth.Origin(cfg.Resource),
 		verifier:    &verifier{cfg.Issuer, cfg.Resource, cfg.Keys, cfg.Tokens, cfg.Leeway, cfg.Now},
 	}
 	if cfg.PassUnmatched {
@@ -105,6 +111,9 @@ type Decision struct {
 	// Preflight: a CORS preflight, to be forwarded without credentials or
 	// answered by AnswerPreflight.
 	Preflight bool
+	// NextNonce is what the answer shall give the client in DPoP-Nonce; empty:
+	// no such field.
+	NextNonce string
 
 	token *verifiedToken // nil: it rests on none
 }
@@ -137,7 +146,8 @@ func (d *Decision) Authenticated() bool { return d.Identity.SessionID != "" }
 //
 // The rule is found first: what no rule names is refused with or without a
 // token, and what is public never looks at one. Then credentials, signature,
-// claims, session, scope; each step assumes that the ones before it held.
+// claims, session, scope, and last that a proof of possession was not used
+// before; each step assumes that the ones before it held.
 func (r *Resource) Authorize(req *http.Request) (Decision, error) {
 	target, refusal := checkTarget(req)
 	if refusal != nil {
@@ -159,15 +169,16 @@ func (r *Resource) Authorize(req *http.Request) (Decision, error) {
 	if rule.Access == AccessPublic {
 		return Decision{Rule: rule}, nil
 	}
-	token, refusal := r.authenticate(req)
+	shown, refusal := readCredentials(req)
 	if refusal != nil {
 		return Decision{}, r.challenged(refusal, rule)
 	}
-	identity, refusal := r.admit(req.Context(), Grant{rule, token})
+	decision, refusal := r.authorizeToken(req, rule, shown)
 	if refusal != nil {
+		refusal.dpop = refusal.dpop || shown.dpop
 		return Decision{}, r.challenged(refusal, rule)
 	}
-	return Decision{Rule: rule, Identity: identity, token: token}, nil
+	return decision, nil
 }
 
 // Confirm decides again about a request that was let through and whose answer
@@ -225,17 +236,32 @@ func (r *Resource) foldedMatch(method int, path string) bool {
 // case only; by way of upper case, which also takes letters like the long s.
 func foldCase(path string) string { return strings.ToLower(strings.ToUpper(path)) }
 
-// authenticate finds out whose token the request carries.
-func (r *Resource) authenticate(req *http.Request) (*verifiedToken, *Refusal) {
-	token, refusal := bearerToken(req)
-	if refusal != nil {
-		return nil, refusal
-	}
-	t, err := r.verifier.verify(req.Context(), token)
+// authorizeToken decides a request that a rule names by the credentials that it
+// shows.
+func (r *Resource) authorizeToken(req *http.Request, rule *Rule, shown credentials) (Decision, *Refusal) {
+	token, err := r.verifier.verify(req.Context(), shown.token)
 	if err != nil {
-		return nil, invalidToken(err)
+		return Decision{}, invalidToken(err)
 	}
-	return t, nil
+	var proof *dpop.Proof
+	if shown.dpop || token.boundKey != "" {
+		var refusal *Refusal
+		if proof, refusal = r.checkProof(req, shown, token); refusal != nil {
+			return Decision{}, refusal
+		}
+	}
+	identity, refusal := r.admit(req.Context(), Grant{rule, token})
+	if refusal != nil {
+		return Decision{}, refusal
+	}
+	decision := Decision{Rule: rule, Identity: identity, token: token}
+	if proof != nil {
+		if refusal := r.useProof(req.Context(), proof); refusal != nil {
+			return Decision{}, refusal
+		}
+		decision.NextNonce = proof.NextNonce
+	}
+	return decision, nil
 }
 
 // admit decides what a genuine token allows at this moment.

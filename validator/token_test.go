@@ -219,7 +219,7 @@ func TestBearerCredentials(t *testing.T) {
 		{"scheme alone", []string{"Bearer"}, "/jobs", 401, ""},
 		{"other scheme", []string{"Token " + good}, "/jobs", 401, ""},
 		{"Basic", []string{"Basic dTpw"}, "/jobs", 401, ""},
-		{"DPoP", []string{"DPoP " + good}, "/jobs", 401, ""},
+		{"DPoP", []string{"DPoP " + good}, "/jobs", 401, oauth.CodeInvalidToken},
 		{"twice", []string{"Bearer " + good, "Bearer " + good}, "/jobs", 400, oauth.CodeInvalidRequest},
 		{"header and query", []string{"Bearer " + good}, "/jobs?access_token=" + good, 400, oauth.CodeInvalidRequest},
 		{"header and escaped query", []string{"Bearer " + good}, "/jobs?access%5Ftoken=x&access_token=y", 400, oauth.CodeInvalidRequest},

@@ -23,6 +23,7 @@ type claims struct {
 	issuedAt  time.Time
 	notBefore time.Time // zero: no such claim
 	expiresAt time.Time
+	boundKey  string // thumbprint of the key that it is bound to; empty: a bearer token
 }
 
 // verifier checks tokens against one issuer and one audience.
@@ -121,7 +122,26 @@ func readClaims(payload []byte) (c claims, err error) {
 			return claims{}, err
 		}
 	}
+	if raw, ok := members["cnf"]; ok {
+		if c.boundKey, err = readConfirmation(raw); err != nil {
+			return claims{}, err
+		}
+	}
 	return c, nil
+}
+
+// readConfirmation reads the one confirmation that we can check: what a token
+// is bound to otherwise must not be overlooked. RFC 7800 section 3.1.
+func readConfirmation(raw []byte) (thumbprint string, err error) {
+	members, err := readObject(raw)
+	if err != nil {
+		return "", err
+	}
+	thumbprint, err = stringMember(members, "jkt")
+	if err != nil || len(members) != 1 {
+		return "", errMalformed("cnf is not a jkt alone")
+	}
+	return thumbprint, nil
 }
 
 // check judges the claims as they stand now. It runs at every request, for
