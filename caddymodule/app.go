@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"strings"
 	"sync"
 	"time"
 
@@ -49,6 +50,8 @@ type App struct {
 	issuerURL *url.URL
 	catalog   *oauth.Catalog
 	clients   map[string]*issuer.Client
+	register  *issuer.Registration // nil: clients cannot
+	policies  issuer.ClientPolicies
 	database  database
 	secrets   *issuer.RootSecrets // nil: to be made, or read from storage, by Start
 	keys      []*ecdsa.PrivateKey
@@ -83,7 +86,7 @@ func (*App) CaddyModule() caddy.ModuleInfo {
 func (a *App) Provision(ctx caddy.Context) error {
 	a.ctx, a.logger, a.started = ctx, ctx.Logger(), make(chan struct{})
 	for _, step := range []func() error{
-		a.provisionIssuer, a.provisionScopes, a.provisionClients, a.provisionLifetimes,
+		a.provisionIssuer, a.provisionScopes, a.provisionClients, a.provisionPolicies, a.provisionRegistration, a.provisionLifetimes,
 		a.provisionPostgres, a.provisionSecrets, a.provisionSigningKeys, a.provisionLogins, a.provisionTokens,
 	} {
 		if err := step(); err != nil {
@@ -222,10 +225,20 @@ func loadApp(ctx caddy.Context, source, directive string) (*App, error) {
 	return app.(*App), nil
 }
 
-// clientAllowed reports whether the client is still registered.
+// clientAllowed reports whether there is still a way by which the client is
+// registered. Of one that registered itself the session says the rest: it ends
+// with the registration.
 func (a *App) clientAllowed(clientID string) bool {
-	_, ok := a.clients[clientID]
-	return ok
+	if _, ok := a.clients[clientID]; ok {
+		return true
+	}
+	switch {
+	case a.register == nil:
+		return false
+	case issuer.IsMetadataDocument(clientID):
+		return a.register.MetadataDocuments && !a.policies.Denies(clientID)
+	}
+	return a.register.Dynamic && strings.HasPrefix(clientID, issuer.DynamicClientPrefix)
 }
 
 // Client implements issuer.ClientSource: the clients of the configuration, less

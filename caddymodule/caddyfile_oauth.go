@@ -48,6 +48,18 @@ import (
 //			refresh_grace     <duration>
 //		}
 //
+//		registration  {                           # both ways are off
+//			dynamic
+//			metadata_documents
+//			allow_address        <cidr...>
+//			allow_port           <port...>
+//			initial_access_token <token>          # again for each
+//			client_ttl           <duration>       # 90d
+//		}
+//		client_policy <pattern> {                 # again for each
+//			scopes <name...>
+//			deny
+//		}
 //		login         <method> [<arguments...>]   # password
 //		login_ttl     <duration>                  # 12h
 //		session_limit <number>                    # no limit
@@ -78,6 +90,8 @@ func parseGlobalOption(d *caddyfile.Dispenser, existing any) (any, error) {
 		"key_rotation_interval": once(period(&s.KeyRotationInterval)),
 		"scope":                 many(s.parseScope),
 		"client":                many(s.parseClient),
+		"registration":          once(s.parseRegistration),
+		"client_policy":         many(s.parseClientPolicy),
 		"login":                 many(s.parseLogin),
 		"login_ttl":             once(period(&s.LoginTTL)),
 		"session_limit":         once(count(&s.SessionLimit)),
@@ -94,6 +108,7 @@ func parseGlobalOption(d *caddyfile.Dispenser, existing any) (any, error) {
 	}
 	delete(s.Sources, "scope") // these know their own
 	delete(s.Sources, "client")
+	delete(s.Sources, "client_policy")
 	s.Sources["oauth"] = []string{block}
 	return httpcaddyfile.App{Name: appName, Value: caddyconfig.JSON(s, nil)}, nil
 }

@@ -43,6 +43,13 @@ type Settings struct {
 	// Clients are the pre-registered clients. Default: none.
 	Clients []ClientSettings `json:"clients,omitempty"`
 
+	// Registration lets clients register themselves. Default: they cannot.
+	Registration *RegistrationSettings `json:"registration,omitempty"`
+
+	// ClientPolicies bound clients by where they come from; the most specific one
+	// holds. Default: none.
+	ClientPolicies []ClientPolicySettings `json:"client_policies,omitempty"`
+
 	// LoginsRaw are the ways in which users sign in. Default: none, and nobody
 	// can sign in.
 	LoginsRaw []json.RawMessage `json:"logins,omitempty" caddy:"namespace=oauth.login inline_key=method"`
@@ -190,6 +197,46 @@ type ClientSettings struct {
 
 	// Source is where the client was declared, such as "Caddyfile:20"; errors
 	// name it.
+	Source string `json:"source,omitempty"`
+}
+
+// RegistrationSettings is how clients register themselves. Whoever registers
+// gets nothing by it but the right to ask a user.
+type RegistrationSettings struct {
+	// Dynamic turns on dynamic registration at /oauth/register (RFC 7591, RFC
+	// 7592). Default: false.
+	Dynamic bool `json:"dynamic,omitempty"`
+	// MetadataDocuments turns on client_ids that are the https URL of a document
+	// about the client. Default: false.
+	MetadataDocuments bool `json:"metadata_documents,omitempty"`
+	// AllowAddresses are networks, such as 10.1.0.0/16, that documents and keys of
+	// clients may be fetched from although they are not public. Default: none.
+	AllowAddresses []string `json:"allow_addresses,omitempty"`
+	// AllowPorts they may be fetched from beside 443. Default: none.
+	AllowPorts []int `json:"allow_ports,omitempty"`
+	// InitialAccessTokens: a dynamic registration must bring one of them.
+	// Placeholders. Default: anybody may register.
+	InitialAccessTokens []string `json:"initial_access_tokens,omitempty"`
+	// ClientTTL is how long a client that registered itself is kept unused; one
+	// that no user ever allowed goes after a day. Default: 90d.
+	ClientTTL caddy.Duration `json:"client_ttl,omitempty"`
+}
+
+// ClientPolicySettings bounds the clients that come from one place.
+type ClientPolicySettings struct {
+	// Pattern is https://HOST/* or https://HOST/PATH/*, where HOST may begin with
+	// "*."; "loopback" for apps on the user's own device; "*" for every client that
+	// registers itself and that no other pattern names. It is held against the
+	// client_id of a metadata document, and against every redirect URI of any other
+	// client. Required.
+	Pattern string `json:"pattern"`
+	// Scopes are the most that such clients may ever get. Default: no such bound.
+	Scopes []string `json:"scopes,omitempty"`
+	// Deny refuses such clients, unless they stand in the configuration. Default:
+	// false.
+	Deny bool `json:"deny,omitempty"`
+	// Source is where the policy was written, such as "Caddyfile:20"; errors name
+	// it.
 	Source string `json:"source,omitempty"`
 }
 

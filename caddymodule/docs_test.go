@@ -30,7 +30,7 @@ func TestCaddyfilesOfTheDocumentationAdapt(t *testing.T) {
 		for _, block := range caddyfileBlock.FindAllStringSubmatch(string(text), -1) {
 			blocks++
 			caddyfile := block[1]
-			if word := strings.Fields(caddyfile)[0]; word == "secret" || word == "postgres" { // a part of the option
+			if word := strings.Fields(caddyfile)[0]; word == "secret" || word == "postgres" || word == "client_policy" { // a part of the option
 				caddyfile = "{\n\toauth {\n" + caddyfile + "\t}\n}\n"
 			}
 			if _, _, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(caddyfile), map[string]any{"filename": "Caddyfile"}); err != nil {
@@ -50,7 +50,7 @@ func TestReferenceExplainsEveryWord(t *testing.T) {
 		t.Fatal(err)
 	}
 	words := 0
-	for _, name := range []string{"caddyfile_oauth.go", "caddyfile_protect.go"} {
+	for _, name := range []string{"caddyfile_oauth.go", "caddyfile_protect.go", "registration.go"} {
 		source, err := os.ReadFile(name)
 		if err != nil {
 			t.Fatal(err)

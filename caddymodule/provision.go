@@ -103,6 +103,9 @@ func (a *App) client(s *ClientSettings) (*issuer.Client, error) {
 	if c.ID == "" {
 		return nil, errors.New("the client_id is empty")
 	}
+	if strings.HasPrefix(c.ID, issuer.DynamicClientPrefix) {
+		return nil, fmt.Errorf("a client_id that begins with %s belongs to a client that registered itself", issuer.DynamicClientPrefix)
+	}
 	if c.Name == "" {
 		c.Name = c.ID
 	}

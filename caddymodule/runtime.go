@@ -69,6 +69,8 @@ func (a *App) issuerConfig(rt *runtime) (issuer.Config, error) {
 		Issuer:          a.issuer,
 		Catalog:         a.catalog,
 		Clients:         a,
+		Registration:    a.register,
+		Policies:        a.policies,
 		Resources:       a.protectedResources,
 		Store:           rt.store,
 		Keys:            rt.keys,

@@ -37,6 +37,7 @@ type AuthorizationRequest struct {
 	LoginHint       string // an email address
 	CreatedAt       time.Time
 	BrowserDigest   Digest    // of the cookie of the browser it began in
+	ClientRevision  Digest    // that the consent page showed, of a client that registered itself
 	ReauthAfter     time.Time // the login must be newer; zero: any
 }
 

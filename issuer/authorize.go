@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"errors"
+	"html/template"
 	"net/http"
 	"net/url"
 	"slices"
@@ -44,7 +45,7 @@ func (s *Server) handleAuthorize(w http.ResponseWriter, r *http.Request) {
 	}
 	// 2. Everything else the client may hear of.
 	if client.RequirePushed && !pushed {
-		s.redirectError(w, r, req, oauth.InvalidRequest("The client must push its authorization requests."))
+		s.refuse(w, r, req, client, oauth.InvalidRequest("The client must push its authorization requests."))
 		return
 	}
 	if err := s.readAuthorizationRequest(req, client, values); err != nil {
@@ -53,7 +54,7 @@ func (s *Server) handleAuthorize(w http.ResponseWriter, r *http.Request) {
 			s.unavailablePage(w, r, "authorize", err)
 			return
 		}
-		s.redirectError(w, r, req, e)
+		s.refuse(w, r, req, client, e)
 		return
 	}
 	// 3. The person.
@@ -241,15 +242,53 @@ func (s *Server) issueCode(w http.ResponseWriter, r *http.Request, req *Authoriz
 	s.redirect(w, req, url.Values{"code": {code}})
 }
 
+// refuse tells of an error before the user has signed in. Where nobody vouches
+// for the client it is a page that says who waits behind the link: else anyone
+// could register, and have our address lead to theirs. RFC 9700 section 4.11.2.
+func (s *Server) refuse(w http.ResponseWriter, r *http.Request, req *AuthorizationRequest, client *Client, e *oauth.Error) {
+	if !client.SelfRegistered() {
+		s.redirectError(w, r, req, e)
+		return
+	}
+	s.audit(r, "authorization refused: "+e.Code)
+	if CheckRedirectURI(req.RedirectURI) != nil { // was checked when it was registered; never a link before it is again
+		s.brokenLink(w, r, "redirect.unknown")
+		return
+	}
+	s.writePage(w, r, http.StatusBadRequest, refusedPage, refusal{
+		Client: displayName(client), Target: targetOf(req.RedirectURI), Explanation: e.Description,
+		Back: template.URL(s.answerURL(req, errorAnswer(e))), Reference: s.requestID(r),
+	})
+}
+
+// refusal is what the page of refuse shows.
+type refusal struct {
+	Client, Explanation, Reference string
+	Target                         redirectTarget
+	Back                           template.URL // a redirect URI that CheckRedirectURI accepts
+}
+
+func errorAnswer(e *oauth.Error) url.Values {
+	return url.Values{"error": {e.Code}, "error_description": {e.Description}}
+}
+
 // redirectError sends an error to the client. RFC 6749 section 4.1.2.1.
 func (s *Server) redirectError(w http.ResponseWriter, r *http.Request, req *AuthorizationRequest, e *oauth.Error) {
 	s.audit(r, "authorization refused: "+e.Code)
-	s.redirect(w, req, url.Values{"error": {e.Code}, "error_description": {e.Description}})
+	s.redirect(w, req, errorAnswer(e))
 }
 
 // redirect sends the browser back, always with iss (RFC 9207), and with state
 // as it came. 303: the browser must not repeat a POST with a password in it.
 func (s *Server) redirect(w http.ResponseWriter, req *AuthorizationRequest, query url.Values) {
+	h := w.Header()
+	pageHeaders(h)
+	h.Set("Location", s.answerURL(req, query))
+	w.WriteHeader(http.StatusSeeOther)
+}
+
+// answerURL is the redirect URI with the answer.
+func (s *Server) answerURL(req *AuthorizationRequest, query url.Values) string {
 	query.Set("iss", s.cfg.Issuer)
 	if req.StateSent {
 		query.Set("state", string(req.State))
@@ -258,8 +297,5 @@ func (s *Server) redirect(w http.ResponseWriter, req *AuthorizationRequest, quer
 	if strings.Contains(req.RedirectURI, "?") {
 		separator = "&"
 	}
-	h := w.Header()
-	pageHeaders(h)
-	h.Set("Location", req.RedirectURI+separator+query.Encode())
-	w.WriteHeader(http.StatusSeeOther)
+	return req.RedirectURI + separator + query.Encode()
 }

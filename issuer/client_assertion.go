@@ -100,7 +100,13 @@ func (s *Server) checkAssertion(ctx context.Context, client *Client, a clientAss
 	}
 	// 1. The signature, before anything that it covers counts.
 	if !a.signedByOneOf(keys) {
-		return errClientAuthentication
+		// The client may have changed its keys since they were fetched.
+		if keys, err = client.JWKS(withNewestKeys(ctx)); err != nil {
+			return fmt.Errorf("keys of the client: %w", err)
+		}
+		if !a.signedByOneOf(keys) {
+			return errClientAuthentication
+		}
 	}
 	// 2. Who, for whom, and until when.
 	now := s.cfg.Now()

@@ -89,7 +89,7 @@ func credentialsMatch(client *Client, c clientCredentials) bool {
 	case client == nil || !slices.Contains(client.AuthMethods, c.method):
 		return false
 	case c.method == methodNone:
-		return !client.Confidential()
+		return len(client.SecretDigests) == 0
 	}
 	return len(client.SecretDigests) > 0 && match == 1
 }

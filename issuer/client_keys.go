@@ -48,6 +48,14 @@ func StaticKeys(keys ClientKeys) func(context.Context) (ClientKeys, error) {
 // key that is for none of the algorithms ES256, RS256 (2048 bits and more) and
 // EdDSA (Ed25519).
 func ParseClientKeys(document []byte) (ClientKeys, error) {
+	return parseKeySet(document, false)
+}
+
+// parseForeignKeys is ParseClientKeys for a set that the client publishes for
+// others too: keys that are for nothing here are passed over.
+func parseForeignKeys(document []byte) (ClientKeys, error) { return parseKeySet(document, true) }
+
+func parseKeySet(document []byte, passOver bool) (ClientKeys, error) {
 	if err := refusePrivateMembers(document); err != nil {
 		return nil, err
 	}
@@ -62,6 +70,9 @@ func ParseClientKeys(document []byte) (ClientKeys, error) {
 	for i := range set.Len() {
 		key, _ := set.Key(i)
 		parsed, err := parseClientKey(key)
+		if err != nil && passOver {
+			continue
+		}
 		if err != nil {
 			return nil, fmt.Errorf("key %d: %w", i+1, err)
 		}
@@ -71,6 +82,9 @@ func ParseClientKeys(document []byte) (ClientKeys, error) {
 			}
 		}
 		keys = append(keys, parsed)
+	}
+	if len(keys) == 0 {
+		return nil, errors.New("no key of the set is for ES256, RS256 or EdDSA")
 	}
 	return keys, nil
 }

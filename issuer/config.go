@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"net/netip"
+	"slices"
 	"time"
 
 	"go.uber.org/zap"
@@ -45,6 +46,15 @@ type Client struct {
 	Resource string
 	// Scopes it may ask for; nil: every declared scope.
 	Scopes oauth.ScopeSet
+	// Ceiling is the most that it may ever get, by a client policy; nil: no such
+	// bound. A request for more is narrowed, not refused: clients ask for all that
+	// a resource names.
+	Ceiling oauth.ScopeSet
+	// Registration is how it came to be known.
+	Registration RegistrationKind
+	// Revision is a digest of what a client that registered itself says of itself;
+	// users are asked again when it changes. Zero: a configured client.
+	Revision Digest
 	// Introspects are the resources whose access tokens it may ask about at
 	// /oauth/introspect, as their resource server does. Any confidential client
 	// may ask about its own tokens.
@@ -53,9 +63,23 @@ type Client struct {
 	AccessTokenTTL, RefreshTokenTTL, RefreshIdleTTL, RefreshGrace *time.Duration
 }
 
-// Confidential reports whether the client has something to authenticate with:
-// a secret, or keys.
-func (c *Client) Confidential() bool { return len(c.SecretDigests) > 0 || c.JWKS != nil }
+// RegistrationKind is how a client came to be known.
+type RegistrationKind string
+
+const (
+	RegisteredByOwner    RegistrationKind = ""         // it stands in the configuration
+	RegisteredByDocument RegistrationKind = "document" // its client_id is the URL of its metadata
+	RegisteredByItself   RegistrationKind = "dynamic"  // RFC 7591
+)
+
+// SelfRegistered reports whether nobody vouches for the client.
+func (c *Client) SelfRegistered() bool { return c.Registration != RegisteredByOwner }
+
+// Confidential reports whether the client must authenticate: it has a secret or
+// keys, and cannot do without.
+func (c *Client) Confidential() bool {
+	return (len(c.SecretDigests) > 0 || c.JWKS != nil) && !slices.Contains(c.AuthMethods, methodNone)
+}
 
 // ClientSource finds registered clients. It returns ErrNotFound for an unknown
 // or disabled one; any other error means that it could not say.
@@ -79,6 +103,10 @@ type Config struct {
 	Catalog *oauth.Catalog
 	// Clients finds clients. Required.
 	Clients ClientSource
+	// Registration lets clients register themselves. nil: they cannot.
+	Registration *Registration
+	// Policies bound clients by where they come from. nil: none.
+	Policies ClientPolicies
 	// Resources returns the protected resources as they stand. Required.
 	Resources func() []ProtectedResource
 	// Store keeps codes, sessions, logins and users. Required.

@@ -37,11 +37,19 @@ func (s *Server) continueConsent(w http.ResponseWriter, r *http.Request, req *Au
 		return
 	}
 	c := s.considerConsent(req, client, sessions)
+	approved, changed, err := s.approvedRevision(r.Context(), client, login.UserID)
+	if err != nil {
+		s.unavailablePage(w, r, "find approval", err)
+		return
+	}
+	c.skip, c.changed = c.skip && approved, changed
 	switch {
 	case c.skip && !c.full:
 		s.issueCode(w, r, req, client, login.Login)
+	case slices.Contains(req.Prompt, promptNone) && !c.known:
+		s.refuse(w, r, req, client, errConsentRequired)
 	case slices.Contains(req.Prompt, promptNone):
-		s.redirectError(w, r, req, &oauth.Error{Code: oauth.CodeConsentRequired, Description: "The user must approve the request."})
+		s.redirectError(w, r, req, errConsentRequired)
 	case c.full:
 		s.showLimit(w, r, req, client, login, sessions)
 	default:
@@ -57,9 +65,10 @@ type consideration struct {
 	target    redirectTarget
 	// known: this user allowed this client all of it for this resource, to be
 	// sent to this host.
-	known bool
-	skip  bool // known, and safe without a look
-	full  bool // session_limit is reached
+	known   bool
+	changed bool // the client says something else of itself than when it was allowed
+	skip    bool // known, and safe without a look
+	full    bool // session_limit is reached
 }
 
 // considerConsent decides from the live sessions of the user what to ask.
@@ -118,7 +127,9 @@ type consentForm struct {
 	Limit                  string
 	Target                 redirectTarget
 	Asked, Held            []string // in the declared words
-	News, Caution          bool
+	News, Caution, Changed bool
+	Host                   string // whose document describes the client
+	Unverified             bool   // it registered itself, from nowhere in particular
 	Sessions               []sessionLine
 }
 
@@ -139,6 +150,7 @@ func (s *Server) showConsent(w http.ResponseWriter, r *http.Request, req *Author
 		Held:    s.inWords(held),
 		News:    !c.known,
 		Caution: c.target.Kind != targetSite,
+		Changed: c.changed,
 	})
 }
 
@@ -157,10 +169,17 @@ func (s *Server) showLimit(w http.ResponseWriter, r *http.Request, req *Authoriz
 }
 
 func (s *Server) writeConsent(w http.ResponseWriter, r *http.Request, page *template.Template, req *AuthorizationRequest, client *Client, login signedIn, form consentForm) {
+	req.ClientRevision = client.Revision
 	sealed, err := s.sealRequest(req)
 	if err != nil {
 		s.unavailablePage(w, r, "seal authorization request", err)
 		return
+	}
+	switch client.Registration {
+	case RegisteredByDocument:
+		form.Host = hostOf(client.ID)
+	case RegisteredByItself:
+		form.Unverified = true
 	}
 	form.Client, form.User = displayName(client), login.Name
 	form.Action, form.Request = s.endpoint(consentPath), sealed
@@ -182,7 +201,7 @@ func (s *Server) inWords(scopes oauth.ScopeSet) []string {
 
 // clientName returns the name of a client that may be gone by now.
 func (s *Server) clientName(ctx context.Context, clientID string) string {
-	client, err := s.cfg.Clients.Client(ctx, clientID)
+	client, err := s.cfg.Clients.Client(withoutFetch(ctx), clientID)
 	if err != nil {
 		client = &Client{ID: clientID}
 	}
@@ -237,6 +256,10 @@ func (s *Server) decideConsent(w http.ResponseWriter, r *http.Request) {
 // allow issues the code. The same form sent twice leads to the same code, as
 // long as the request is the same (PROTOCOL 6, trap 19).
 func (s *Server) allow(w http.ResponseWriter, r *http.Request, req *AuthorizationRequest, client *Client, login signedIn) {
+	if client.Revision != req.ClientRevision { // it changed while the user was looking
+		s.continueAuthorization(w, r, req, client)
+		return
+	}
 	sessions, err := s.cfg.Store.UserSessions(r.Context(), login.UserID)
 	if err != nil {
 		s.unavailablePage(w, r, "list sessions", err)
@@ -254,7 +277,38 @@ func (s *Server) allow(w http.ResponseWriter, r *http.Request, req *Authorizatio
 		s.decideDevice(w, r, req, login, true)
 		return
 	}
+	if client.SelfRegistered() {
+		if err := s.cfg.Store.ApproveClient(r.Context(), client.ID, login.UserID, client.Revision); err != nil {
+			s.unavailablePage(w, r, "approve client", err)
+			return
+		}
+	}
 	s.issueCode(w, r, req, client, login.Login)
+}
+
+var errConsentRequired = &oauth.Error{Code: oauth.CodeConsentRequired, Description: "The user must approve the request."}
+
+// approvedRevision reports whether the user said yes to the client as it is,
+// and whether they did to what it was before. A client of the configuration is
+// what its owner says. SECURITY-CASES C-11.
+func (s *Server) approvedRevision(ctx context.Context, client *Client, userID string) (approved, changed bool, err error) {
+	if !client.SelfRegistered() {
+		return true, false, nil
+	}
+	revision, err := s.cfg.Store.ClientApproval(ctx, client.ID, userID)
+	if errors.Is(err, ErrNotFound) {
+		return false, false, nil
+	}
+	return revision == client.Revision, err == nil && revision != client.Revision, err
+}
+
+// hostOf is the host of a client_id that is a URL.
+func hostOf(clientID string) string {
+	u, err := url.Parse(clientID)
+	if err != nil {
+		return ""
+	}
+	return u.Host
 }
 
 // endSession ends a session of the user from the limit page and shows what is

@@ -13,8 +13,13 @@
 //	POST /oauth/device_authorization                     RFC 8628 section 3.1  device_authorization.go
 //	GET, POST /oauth/device                              RFC 8628 section 3.3  device_page.go
 //	POST /oauth/introspect                               RFC 7662  introspect.go
+//	POST /oauth/register                                 RFC 7591  register.go
+//	GET, PUT, DELETE /oauth/register/CLIENT_ID           RFC 7592  register_manage.go
 //	GET  /oauth/jwks.json                                RFC 7517  jwks.go
 //	GET  /oauth/healthz/live, /oauth/healthz/ready       health.go
+//
+// Clients that nobody wrote down are found by registration.go: by the URL of
+// their metadata (client_document.go) or by their registration.
 //
 // What it refuses to do: the implicit and password grants, PKCE method plain,
 // wildcard redirect URIs, any URL taken from a Host or X-Forwarded header.

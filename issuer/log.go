@@ -27,6 +27,20 @@ func (s *Server) requestID(r *http.Request) string {
 	return id
 }
 
+type callerKey struct{}
+
+// withCaller notes the network that a request came from, for what is bounded by
+// it far below.
+func (s *Server) withCaller(r *http.Request) *http.Request {
+	network := networkOf(s.cfg.ClientAddress(r)).String()
+	return r.WithContext(context.WithValue(r.Context(), callerKey{}, network))
+}
+
+func callerNetwork(ctx context.Context) string {
+	network, _ := ctx.Value(callerKey{}).(string)
+	return network
+}
+
 // origin says where a step came from, for audit events and throttles.
 func (s *Server) origin(r *http.Request) Origin {
 	return Origin{Address: s.cfg.ClientAddress(r), RequestID: s.requestID(r)}

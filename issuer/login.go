@@ -46,7 +46,7 @@ func (s *Server) continueAuthorization(w http.ResponseWriter, r *http.Request, r
 	case found && recentEnough(login.Login, req):
 		s.continueConsent(w, r, req, client, login)
 	case slices.Contains(req.Prompt, promptNone):
-		s.redirectError(w, r, req, &oauth.Error{Code: oauth.CodeLoginRequired, Description: "The user is not signed in."})
+		s.refuse(w, r, req, client, &oauth.Error{Code: oauth.CodeLoginRequired, Description: "The user is not signed in."})
 	case !s.cfg.Password:
 		s.errorWords(w, r, http.StatusForbidden, "nologin")
 	default:

@@ -26,6 +26,8 @@ type serverMetadata struct {
 	IntrospectionEndpoint  string   `json:"introspection_endpoint"`
 	DeviceEndpoint         string   `json:"device_authorization_endpoint,omitempty"`
 	PushEndpoint           string   `json:"pushed_authorization_request_endpoint"`
+	RegistrationEndpoint   string   `json:"registration_endpoint,omitempty"`
+	MetadataDocuments      bool     `json:"client_id_metadata_document_supported,omitempty"`
 	JWKSURI                string   `json:"jwks_uri"`
 	ScopesSupported        []string `json:"scopes_supported,omitempty"`
 	ResponseTypes          []string `json:"response_types_supported"`
@@ -88,6 +90,10 @@ func (s *Server) handleServerMetadata(w http.ResponseWriter, r *http.Request) {
 	if s.offers(grantDeviceCode) {
 		m.DeviceEndpoint = origin + "/oauth/device_authorization"
 	}
+	if s.registry.with.Dynamic {
+		m.RegistrationEndpoint = s.endpoint(registerPath)
+	}
+	m.MetadataDocuments = s.registry.with.MetadataDocuments
 	for _, resource := range s.cfg.Resources() {
 		m.ProtectedResources = append(m.ProtectedResources, resource.Identifier)
 	}

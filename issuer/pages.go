@@ -35,6 +35,7 @@ var (
 	consentPage  = parsePage("consent.html")
 	limitPage    = parsePage("limit.html")
 	messagePage  = parsePage("message.html")
+	refusedPage  = parsePage("refused.html")
 	devicePage   = parsePage("device.html")
 	pagePolicy   = contentSecurityPolicy(style)
 	htmlMimeType = "text/html; charset=utf-8"

@@ -71,8 +71,18 @@ func (s *Server) defaultScopes(client *Client, resource string) oauth.ScopeSet {
 	return allowed
 }
 
-// clientScopes is what the client may ask for.
+// clientScopes is what the client may get: what it registered for, as far as
+// the policies let it.
 func (s *Server) clientScopes(client *Client) oauth.ScopeSet {
+	scopes := s.registeredScopes(client)
+	if client.Ceiling != nil {
+		scopes = scopes.Intersect(s.cfg.Catalog.Expand(client.Ceiling))
+	}
+	return scopes
+}
+
+// registeredScopes is what the client may ask for.
+func (s *Server) registeredScopes(client *Client) oauth.ScopeSet {
 	if client.Scopes == nil {
 		return s.cfg.Catalog.Names()
 	}
@@ -89,8 +99,15 @@ func (s *Server) readScopeAndResource(client *Client, p parameters, resources []
 	// Accepted and without effect: whether a refresh token is issued is decided
 	// by the client's grants (trap 14).
 	scopes = scopes.Without(oauth.NewScopeSet("offline_access"))
-	if !s.clientScopes(client).ContainsAll(scopes) {
+	if !s.registeredScopes(client).ContainsAll(scopes) {
 		return nil, "", oauth.InvalidScope("A requested scope is unknown or not for this client.")
+	}
+	// Clients ask for all that a resource names, whoever they are; under a policy
+	// they get what it leaves, and are told so (RFC 6749 section 3.3).
+	if narrowed := scopes.Intersect(s.clientScopes(client)); len(scopes) > 0 {
+		if scopes = narrowed; len(scopes) == 0 {
+			return nil, "", oauth.InvalidScope("No requested scope is for this client.")
+		}
 	}
 	resource, err := s.selectResource(client, resources, scopes)
 	if err != nil {

@@ -2,6 +2,7 @@ package issuer
 
 import (
 	"errors"
+	"fmt"
 	"net/http"
 	"strings"
 	"time"
@@ -21,6 +22,9 @@ type Server struct {
 	proofs         *dpop.Verifier
 
 	deviceStarts, userCodeFailures, pushes *throttle // by network
+	registrations, wrongTokens             *throttle // by network
+
+	registry *registry // also cfg.Clients
 }
 
 // Ten wrong secrets of one client from one network in five minutes, then 429.
@@ -60,6 +64,13 @@ func New(cfg Config) (*Server, error) {
 		pushes:           newThrottle(pushLimit, pushWindow, pushKeys, cfg.Now),
 		userCodeFailures: newThrottle(userCodeFailureLimit, userCodeFailureWindow, userCodeFailureKeys, cfg.Now),
 	}
+	s.registrations = newThrottle(registrationLimit, registrationWindow, registrationKeys, cfg.Now)
+	s.wrongTokens = newThrottle(wrongTokenLimit, registrationWindow, registrationKeys, cfg.Now)
+	var err error
+	if s.registry, err = newRegistry(s); err != nil {
+		return nil, fmt.Errorf("issuer: %w", err)
+	}
+	s.cfg.Clients = s.registry
 	s.mux = s.routes()
 	return s, nil
 }
@@ -111,6 +122,11 @@ func (s *Server) routes() *http.ServeMux {
 		handle("/oauth/device_authorization", withCORS(s.handleDeviceAuthorization, post), post, http.MethodOptions)
 	}
 	handle("/oauth/par", withCORS(s.handlePush, post), post, http.MethodOptions)
+	if s.registry.with.Dynamic {
+		put, del := http.MethodPut, http.MethodDelete
+		handle(registerPath, withCORS(s.handleRegister, post), post, http.MethodOptions)
+		handle(registerPath+"/", withCORS(s.handleRegistered, get, put, del), get, put, del, http.MethodOptions)
+	}
 	handle("/oauth/introspect", s.handleIntrospect, post)
 	handle("/oauth/healthz/live", s.handleLive, get)
 	handle("/oauth/healthz/ready", s.handleReady, get)
@@ -162,5 +178,5 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.NotFound(w, r)
 		return
 	}
-	s.mux.ServeHTTP(w, withRequestID(r))
+	s.mux.ServeHTTP(w, s.withCaller(withRequestID(r)))
 }

@@ -141,6 +141,8 @@ func writeJSON(w http.ResponseWriter, status int, v any) {
 
 // respond mints the tokens of a session as it stands after the grant.
 func (s *Server) respond(req tokenRequest, session Session, resource string, scopes oauth.ScopeSet) (*tokenResponse, error) {
+	// Whatever the grant was for, and whenever: no more than the client may have now.
+	scopes = scopes.Intersect(s.cfg.Catalog.Expand(s.clientScopes(req.client)))
 	access, expiresIn, err := s.mintAccessToken(session, resource, scopes, req.thumbprint(), s.accessTokenTTL(req.client))
 	if err != nil {
 		return nil, err

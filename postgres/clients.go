@@ -28,6 +28,12 @@ func (s *Store) EnsureClients(ctx context.Context, clients []ClientRow) error {
 		_, err := conn.Exec(ctx, s.db.sql(`
 			INSERT INTO {s}.gpt_clients AS c (client_id, name) SELECT * FROM unnest($1::text[], $2::text[])
 			ON CONFLICT (client_id) DO UPDATE SET name = excluded.name, updated_at = clock_timestamp() WHERE c.name <> excluded.name`), ids, names)
+		if err != nil {
+			return err
+		}
+		// What the owner writes down is not a client that registered itself any
+		// more, and does not go when it is not used.
+		_, err = conn.Exec(ctx, s.db.sql(`DELETE FROM {s}.gpt_client_documents WHERE client_id = ANY($1)`), ids)
 		return err
 	})
 }

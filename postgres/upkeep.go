@@ -20,7 +20,21 @@ const (
 	maxTouched  = 100_000 // sessions remembered; beyond it last_active lags
 	keepEnded   = "30 days"
 	keepExpired = "1 hour" // codes and logins
+
+	keepNeverUsed = "1 day" // clients that registered themselves
 )
+
+// unusedClientsSQL removes clients that registered themselves and that nobody
+// has used for their unused_ttl; those that no user ever allowed, after a day. A
+// client that is in use is never among them.
+func unusedClientsSQL(table string) string {
+	return `DELETE FROM {s}.gpt_clients WHERE client_id IN (SELECT r.client_id FROM {s}.` + table + ` r
+			JOIN {s}.gpt_clients c ON c.client_id = r.client_id AND c.disabled_at IS NULL -- else a document would come back enabled
+		WHERE coalesce(r.used_at + r.unused_ttl, r.issued_at + least(r.unused_ttl, interval '` + keepNeverUsed + `')) < clock_timestamp()
+			AND NOT EXISTS (SELECT FROM {s}.gpt_sessions s WHERE s.client_id = r.client_id
+				AND ((` + live + `) OR s.last_active > clock_timestamp() - r.unused_ttl))
+		LIMIT $1 FOR UPDATE OF r SKIP LOCKED)`
+}
 
 // Upkeep writes last_active and removes what has expired.
 type Upkeep struct {
@@ -115,6 +129,11 @@ func (u *Upkeep) Clean(ctx context.Context) error {
 		`DELETE FROM {s}.gpt_dpop_proofs WHERE digest IN (SELECT digest FROM {s}.gpt_dpop_proofs WHERE expires_at < clock_timestamp() LIMIT $1 FOR UPDATE SKIP LOCKED)`,
 		`DELETE FROM {s}.gpt_logins WHERE id IN (SELECT id FROM {s}.gpt_logins WHERE expires_at < clock_timestamp() - interval '` + keepExpired + `' LIMIT $1 FOR UPDATE SKIP LOCKED)`,
 		`DELETE FROM {s}.gpt_sessions WHERE id IN (SELECT id FROM {s}.gpt_sessions WHERE expires_at < clock_timestamp() - interval '` + keepEnded + `' LIMIT $1 FOR UPDATE SKIP LOCKED)`,
+		unusedClientsSQL("gpt_client_registrations"),
+		unusedClientsSQL("gpt_client_documents"),
+		`DELETE FROM {s}.gpt_client_approvals WHERE (client_id, user_id) IN (SELECT client_id, user_id FROM {s}.gpt_client_approvals a
+			WHERE approved_at < clock_timestamp() - interval '` + keepEnded + `' AND NOT EXISTS (SELECT FROM {s}.gpt_sessions s WHERE s.client_id = a.client_id AND s.user_id = a.user_id)
+			LIMIT $1 FOR UPDATE SKIP LOCKED)`,
 		`DELETE FROM {s}.gpt_revocations WHERE id IN (SELECT id FROM {s}.gpt_revocations WHERE expires_at < clock_timestamp() LIMIT $1 FOR UPDATE SKIP LOCKED)`,
 	} {
 		for {

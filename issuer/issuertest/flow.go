@@ -167,3 +167,21 @@ func (s *Scene) Do(r *http.Request) Response {
 	_ = json.Unmarshal(body, &answer.JSON) // an HTML page stays without
 	return answer
 }
+
+// SendJSON sends a document, or text as it is, to an endpoint of the server.
+func (s *Scene) SendJSON(method, path string, document any, auth ...Auth) Response {
+	s.t.Helper()
+	body, raw := document.(string)
+	if !raw {
+		text, err := json.Marshal(document)
+		s.must(err)
+		body = string(text)
+	}
+	r, err := http.NewRequest(method, s.URL+path, strings.NewReader(body))
+	s.must(err)
+	r.Header.Set("Content-Type", "application/json")
+	for _, add := range auth {
+		add(r)
+	}
+	return s.Do(r)
+}

@@ -1,0 +1,89 @@
+package issuer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"time"
+
+	"github.com/caddy-scope/caddy-scope/issuer/fetch"
+)
+
+const (
+	maxKeySet      = 32 << 10 // bytes
+	maxFetchedKeys = 1000     // key sets that a node remembers
+
+	minKeysFresh = time.Minute
+	maxKeysFresh = time.Hour
+	keysFresh    = 10 * time.Minute // where the host says nothing
+)
+
+// fetchedKeys are the keys at a jwks_uri.
+type fetchedKeys struct {
+	keys       ClientKeys
+	fetched    time.Time
+	freshUntil time.Time
+}
+
+// keysAt is the JWKS of a Client whose keys are at a URL. RFC 7591 section 2.
+func (r *registry) keysAt(address string) func(context.Context) (ClientKeys, error) {
+	return func(ctx context.Context) (ClientKeys, error) {
+		now := r.server.cfg.Now()
+		known, found := r.keys.Get(address)
+		if found && now.Before(known.freshUntil) && (!newestKeys(ctx) || now.Before(known.fetched.Add(minKeysFresh))) {
+			return known.keys, nil
+		}
+		fetched, err, _ := r.flights.Do("keys "+address, func() (any, error) {
+			return r.fetchKeys(context.WithoutCancel(ctx), address)
+		})
+		switch {
+		case err == nil:
+			return fetched.(ClientKeys), nil
+		case found && now.Before(known.fetched.Add(maxKeysFresh)):
+			return known.keys, nil // its host's outage, or too many requests
+		case errors.Is(err, fetch.ErrGone):
+			r.log("keys of a client refused", address, err)
+			return nil, nil // none: nothing verifies
+		}
+		return nil, err
+	}
+}
+
+func (r *registry) fetchKeys(ctx context.Context, address string) (ClientKeys, error) {
+	u, err := url.Parse(address) // checked before
+	if err != nil {
+		return nil, err
+	}
+	if err := r.reserveFetch(ctx, u.Host); err != nil {
+		return nil, err
+	}
+	document, err := r.fetcher.Get(ctx, address, maxKeySet)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := readJSONObject(document.Body); err != nil {
+		return nil, fmt.Errorf("%w: %w", fetch.ErrGone, err)
+	}
+	keys, err := parseForeignKeys(document.Body)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", fetch.ErrGone, err)
+	}
+	fresh := document.Fresh
+	if fresh < 0 {
+		fresh = keysFresh
+	}
+	now := r.server.cfg.Now()
+	r.keys.Add(address, fetchedKeys{keys, now, now.Add(min(max(fresh, minKeysFresh), maxKeysFresh))})
+	return keys, nil
+}
+
+type newestKeysKey struct{}
+
+// withNewestKeys asks for keys that are no older than a minute: the client may
+// have new ones since.
+func withNewestKeys(ctx context.Context) context.Context {
+	return context.WithValue(ctx, newestKeysKey{}, true)
+}
+
+func newestKeys(ctx context.Context) bool { return ctx.Value(newestKeysKey{}) != nil }

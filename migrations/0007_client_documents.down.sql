@@ -1,0 +1,1 @@
+DROP TABLE {{schema}}.gpt_client_approvals, {{schema}}.gpt_client_documents, {{schema}}.gpt_client_registrations;
