@@ -40,6 +40,7 @@ import (
 //			resource      <identifier>
 //			scope         <name...>
 //			introspect    <resource...>
+//			token_exchange <resource...>
 //			require_pushed_authorization_requests
 //			dpop_bound_access_tokens
 //			access_token_ttl  <duration>
@@ -203,6 +204,7 @@ func (s *Settings) parseClient(d *caddyfile.Dispenser) error {
 		"resource":                              once(text(&c.Resource)),
 		"scope":                                 once(texts(&c.Scopes)),
 		"introspect":                            once(texts(&c.Introspect)),
+		"token_exchange":                        once(texts(&c.TokenExchange)),
 		"require_pushed_authorization_requests": once(flag(&c.RequirePushedAuthorizationRequests)),
 		"dpop_bound_access_tokens":              once(flag(&c.DPoPBoundAccessTokens)),
 		"access_token_ttl":                      once(periodOf(&c.AccessTokenTTL, 1)),

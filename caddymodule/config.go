@@ -188,6 +188,12 @@ type ClientSettings struct {
 	// client with a secret may always ask about its own tokens.
 	Introspect []string `json:"introspect,omitempty"`
 
+	// TokenExchange names resources that the client, a service, may call for the
+	// users whose tokens come to it, by exchanging those (RFC 8693); they come to
+	// it for one of Introspect. It gives the client the grant token_exchange.
+	// Placeholders. Default: none.
+	TokenExchange []string `json:"token_exchange,omitempty"`
+
 	// AccessTokenTTL, RefreshTokenTTL, RefreshIdleTTL and RefreshGrace replace
 	// the settings of the same name for this client. Default: those.
 	AccessTokenTTL  *caddy.Duration `json:"access_token_ttl,omitempty"`

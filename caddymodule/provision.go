@@ -157,6 +157,9 @@ func (a *App) client(s *ClientSettings) (*issuer.Client, error) {
 		}
 		c.Grants = append(c.Grants, grant)
 	}
+	if err := exchanges(c, s.TokenExchange); err != nil {
+		return nil, err
+	}
 	if c.RedirectURIs, err = resolveAll("redirect_uri", s.RedirectURIs); err != nil {
 		return nil, err
 	}
@@ -199,6 +202,26 @@ func (a *App) client(s *ClientSettings) (*issuer.Client, error) {
 	c.RefreshIdleTTL = (*time.Duration)(s.RefreshIdleTTL)
 	c.RefreshGrace = (*time.Duration)(s.RefreshGrace)
 	return c, nil
+}
+
+// exchanges reads token_exchange.
+func exchanges(c *issuer.Client, resources []string) (err error) {
+	if len(resources) == 0 {
+		return nil
+	}
+	if len(c.Introspects) == 0 {
+		return errors.New("token_exchange: say with introspect which resources the client serves: their tokens are those that it may exchange")
+	}
+	if c.Exchanges, err = resolveAll("token_exchange", resources); err != nil {
+		return err
+	}
+	for _, resource := range c.Exchanges {
+		if err := oauth.CheckIdentifier("token_exchange", resource); err != nil {
+			return err
+		}
+	}
+	c.Grants = append(c.Grants, "urn:ietf:params:oauth:grant-type:token-exchange")
+	return nil
 }
 
 // clientKeys reads the keys of a client; nil: it has none.

@@ -28,6 +28,8 @@ type accessClaims struct {
 	IssuedAt  int64  `json:"iat"`
 	ExpiresAt int64  `json:"exp"`
 	AuthTime  int64  `json:"auth_time,omitempty"`
+	// Actor is set on the token of a service that calls on for the user.
+	Actor *actor `json:"act,omitempty"`
 	// Confirmation names the key that the token is bound to; nil: a bearer token.
 	Confirmation *confirmation `json:"cnf,omitempty"`
 }
@@ -61,6 +63,7 @@ func (s *Server) mintAccessToken(session Session, resource string, scopes oauth.
 	if !session.AuthTime.IsZero() {
 		claims.AuthTime = session.AuthTime.Unix()
 	}
+	claims.Actor = session.actor
 	if key != "" {
 		claims.Confirmation = &confirmation{key}
 	}

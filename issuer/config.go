@@ -59,6 +59,10 @@ type Client struct {
 	// /oauth/introspect, as their resource server does. Any confidential client
 	// may ask about its own tokens.
 	Introspects []string
+	// Exchanges are the resources that it may call for the users whose tokens
+	// come to it, by the grant token-exchange; such tokens are for one of
+	// Introspects.
+	Exchanges []string
 	// Lifetimes of its own; a nil field means the server's.
 	AccessTokenTTL, RefreshTokenTTL, RefreshIdleTTL, RefreshGrace *time.Duration
 }

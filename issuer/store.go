@@ -175,6 +175,14 @@ type SessionStore interface {
 	// RFC 6749 section 4.4.
 	OpenClientSession(ctx context.Context, clientID, resource string, scopes oauth.ScopeSet, lifetime SessionLifetime, origin Origin) (Session, error)
 
+	// DelegateSession returns the session in which a client, a service, acts on
+	// for the user of the parent session. There is one for each parent, client
+	// and resource, made when there is none; a token minted now is noted in its
+	// row and its scopes are added. It ends with the parent, in the same
+	// transaction, and when the parent is narrowed. ErrNotFound: the parent is
+	// not alive or another client's, or the client is disabled. RFC 8693.
+	DelegateSession(ctx context.Context, d Delegation, origin Origin) (Session, error)
+
 	// FindSession returns a live session of the client without touching it, so
 	// that everything about a refresh is checked before anything moves.
 	FindSession(ctx context.Context, sessionID, clientID string) (Session, error)
@@ -338,9 +346,21 @@ type Session struct {
 	// DPoPKey is the thumbprint of the key that its refresh tokens are bound to;
 	// empty: none. RFC 9449 section 5.
 	DPoPKey string
+	// actor is who acts in it for the user; nil: the client that the user allowed.
+	actor *actor
 	// Remaining is ExpiresAt minus the database's clock when the row was read;
 	// an access token lives no longer.
 	Remaining time.Duration
+}
+
+// Delegation is what a service asks for that calls on for a user.
+type Delegation struct {
+	ParentID       string // the session of the token that came to the service
+	ParentClientID string
+	ClientID       string // the service
+	Resource       string // what it calls
+	Scopes         oauth.ScopeSet
+	AccessTokenTTL time.Duration
 }
 
 // Rotation is one use of a refresh token.

@@ -21,11 +21,12 @@ const (
 	grantRefreshToken      = "refresh_token"
 	grantClientCredentials = "client_credentials"
 	grantDeviceCode        = "urn:ietf:params:oauth:grant-type:device_code"
+	grantTokenExchange     = "urn:ietf:params:oauth:grant-type:token-exchange"
 )
 
 // GrantTypes returns every grant type that the server knows.
 func GrantTypes() []string {
-	return []string{grantAuthorizationCode, grantRefreshToken, grantClientCredentials, grantDeviceCode}
+	return []string{grantAuthorizationCode, grantRefreshToken, grantClientCredentials, grantDeviceCode, grantTokenExchange}
 }
 
 // offers reports whether the grant type is on here: Config.Grants.
@@ -35,11 +36,13 @@ var errGrantNotAllowed = &oauth.Error{Code: oauth.CodeUnauthorizedClient, Descri
 
 // tokenResponse is a successful answer. RFC 6749 section 5.1.
 type tokenResponse struct {
-	AccessToken  string `json:"access_token"`
-	TokenType    string `json:"token_type"`
-	ExpiresIn    int64  `json:"expires_in"`
-	RefreshToken string `json:"refresh_token,omitempty"`
-	Scope        string `json:"scope,omitempty"`
+	AccessToken string `json:"access_token"`
+	// IssuedTokenType: of a token exchange only. RFC 8693 section 2.2.1.
+	IssuedTokenType string `json:"issued_token_type,omitempty"`
+	TokenType       string `json:"token_type"`
+	ExpiresIn       int64  `json:"expires_in"`
+	RefreshToken    string `json:"refresh_token,omitempty"`
+	Scope           string `json:"scope,omitempty"`
 
 	session Session // for the log
 }
@@ -91,6 +94,8 @@ func (s *Server) handleToken(w http.ResponseWriter, r *http.Request) {
 		response, err = s.grantClientCredentials(r.Context(), req)
 	case grant == grantDeviceCode:
 		response, err = s.grantDevice(r.Context(), req)
+	case grant == grantTokenExchange:
+		response, err = s.grantTokenExchange(r.Context(), req)
 	}
 	if err != nil {
 		s.writeError(w, r, err)

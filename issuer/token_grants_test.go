@@ -36,6 +36,10 @@ func grantScenes(t *testing.T) map[string]grantScene {
 			d.enter(d.userCode).Allow().WantPage(200, "Your device is connected")
 			return func() issuertest.Response { return d.later() }
 		}},
+		exchangeGrant: {serviceID, func(t *testing.T, scene *issuertest.Scene) func() issuertest.Response {
+			e := newExchange(t, scene)
+			return func() issuertest.Response { return e.ask(e.token) }
+		}},
 	}
 	for _, known := range issuer.GrantTypes() {
 		if _, ok := grants[known]; !ok {

@@ -83,13 +83,13 @@ const redeemCodeSQL = `
 		INSERT INTO {s}.gpt_sessions (user_id, client_id, resource, redirect_uri, scopes, granted_scopes, auth_time, expires_at, idle_expires_at, tokens_expire_at, dpop_jkt)
 		SELECT c.user_id, c.client_id, c.resource, c.redirect_uri, c.scopes,
 			ARRAY(SELECT unnest(c.scopes) UNION SELECT unnest(o.granted_scopes) FROM {s}.gpt_sessions o
-				WHERE o.user_id = c.user_id AND o.client_id = c.client_id AND ` + live + `),
+				WHERE o.user_id = c.user_id AND o.client_id = c.client_id AND ` + live + ` AND ` + direct + `),
 			c.auth_time, clock_timestamp() + make_interval(secs => $3::float8),
 			CASE WHEN $4::float8 > 0 THEN clock_timestamp() + make_interval(secs => $4::float8) END,
 			clock_timestamp() + make_interval(secs => $5::float8), $9::text
 		FROM code c
 		WHERE NOT EXISTS (SELECT FROM account WHERE disabled_at IS NOT NULL)
-			AND ($6::int = 0 OR (SELECT count(*) FROM {s}.gpt_sessions WHERE user_id = c.user_id AND ` + live + `) < $6::int)
+			AND ($6::int = 0 OR (SELECT count(*) FROM {s}.gpt_sessions WHERE user_id = c.user_id AND ` + live + ` AND ` + direct + `) < $6::int)
 		RETURNING *),
 	consumed AS (
 		UPDATE {s}.gpt_authorization_codes c SET used_at = clock_timestamp(), session_id = session.id FROM session WHERE c.code_hash = $1),
@@ -124,7 +124,7 @@ func (s *Store) RedeemAuthorizationCode(ctx context.Context, digest issuer.Diges
 func (s *Store) whyNotRedeemed(ctx context.Context, conn *pgxpool.Conn, digest issuer.Digest, limit int) error {
 	var full bool
 	err := conn.QueryRow(ctx, s.db.sql(`
-		SELECT $2::int > 0 AND (SELECT count(*) FROM {s}.gpt_sessions WHERE user_id = c.user_id AND `+live+`) >= $2::int
+		SELECT $2::int > 0 AND (SELECT count(*) FROM {s}.gpt_sessions WHERE user_id = c.user_id AND `+live+` AND `+direct+`) >= $2::int
 		FROM {s}.gpt_authorization_codes c
 		JOIN {s}.gpt_clients cl ON cl.client_id = c.client_id AND cl.disabled_at IS NULL
 		JOIN {s}.gpt_logins l ON l.id = c.login_id AND l.expires_at > clock_timestamp()

@@ -108,13 +108,13 @@ const redeemDeviceSQL = `
 		INSERT INTO {s}.gpt_sessions (user_id, client_id, resource, scopes, granted_scopes, auth_time, expires_at, idle_expires_at, tokens_expire_at, dpop_jkt)
 		SELECT c.user_id, c.client_id, c.resource, c.scopes,
 			ARRAY(SELECT unnest(c.scopes) UNION SELECT unnest(o.granted_scopes) FROM {s}.gpt_sessions o
-				WHERE o.user_id = c.user_id AND o.client_id = c.client_id AND ` + live + `),
+				WHERE o.user_id = c.user_id AND o.client_id = c.client_id AND ` + live + ` AND ` + direct + `),
 			c.auth_time, clock_timestamp() + make_interval(secs => $3::float8),
 			CASE WHEN $4::float8 > 0 THEN clock_timestamp() + make_interval(secs => $4::float8) END,
 			clock_timestamp() + make_interval(secs => $5::float8), $9::text
 		FROM code c
 		WHERE NOT EXISTS (SELECT FROM account WHERE disabled_at IS NOT NULL)
-			AND ($6::int = 0 OR (SELECT count(*) FROM {s}.gpt_sessions WHERE user_id = c.user_id AND ` + live + `) < $6::int)
+			AND ($6::int = 0 OR (SELECT count(*) FROM {s}.gpt_sessions WHERE user_id = c.user_id AND ` + live + ` AND ` + direct + `) < $6::int)
 		RETURNING *),
 	consumed AS (
 		UPDATE {s}.gpt_device_codes c SET redeemed_at = clock_timestamp() FROM session WHERE c.device_hash = $1),

@@ -57,7 +57,7 @@ func (s *Store) endSession(ctx context.Context, step, owner, sessionID, ownerID,
 // UserSessions is described at issuer.SessionStore.
 func (s *Store) UserSessions(ctx context.Context, userID string) (sessions []issuer.Session, err error) {
 	err = s.db.read(ctx, "list user sessions", func(ctx context.Context, conn *pgxpool.Conn) error {
-		rows, err := conn.Query(ctx, s.db.sql(`SELECT `+sessionColumns+` FROM {s}.gpt_sessions WHERE user_id = $1 AND `+live+` ORDER BY created_at DESC, id LIMIT 100`), userID)
+		rows, err := conn.Query(ctx, s.db.sql(`SELECT `+sessionColumns+` FROM {s}.gpt_sessions WHERE user_id = $1 AND `+live+` AND `+direct+` ORDER BY created_at DESC, id LIMIT 100`), userID)
 		if err != nil {
 			return err
 		}

@@ -33,6 +33,11 @@ func NewStore(db *DB) *Store {
 // now(): a statement may have waited for the row's lock.
 const live = `revoked_at IS NULL AND expires_at > clock_timestamp() AND (idle_expires_at IS NULL OR idle_expires_at > clock_timestamp())`
 
+// direct is the condition of a session that a user allowed, and not one in which
+// a service calls on: that one takes no place of session_limit, and it is no
+// consent to the service.
+const direct = `NOT EXISTS (SELECT FROM {s}.gpt_delegated_sessions d WHERE d.session_id = id)`
+
 // sessionColumns in the order of scanSession.
 const sessionColumns = `id::text, user_id, client_id, coalesce(resource, ''), coalesce(redirect_uri, ''), scopes, granted_scopes, rt_counter,
 	auth_time, created_at, last_active, expires_at, coalesce(dpop_jkt, ''), extract(epoch FROM expires_at - clock_timestamp())::float8`
