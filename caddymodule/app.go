@@ -30,6 +30,7 @@ func init() {
 	caddy.RegisterModule(Protect{})
 	caddy.RegisterModule(Server{})
 	caddy.RegisterModule(PasswordLogin{})
+	caddy.RegisterModule(OIDCLogin{})
 	caddy.RegisterModule(adminAPI{})
 	httpcaddyfile.RegisterGlobalOption(appName, parseGlobalOption)
 	httpcaddyfile.RegisterHandlerDirective("oauth_server", parseServer)

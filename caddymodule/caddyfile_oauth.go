@@ -61,7 +61,7 @@ import (
 //			scopes <name...>
 //			deny
 //		}
-//		login         <method> [<arguments...>]   # password
+//		login         <method> [<arguments...>]   # password, oidc; again for each
 //		login_ttl     <duration>                  # 12h
 //		session_limit <number>                    # no limit
 //		session_check live|strict                 # live
@@ -228,12 +228,6 @@ func (s *Settings) parseLogin(d *caddyfile.Dispenser) error {
 		return d.Err("login: a method is missing, such as password")
 	}
 	method := d.Val()
-	for _, raw := range s.LoginsRaw {
-		var other struct{ Method string }
-		if err := json.Unmarshal(raw, &other); err == nil && other.Method == method {
-			return d.Errf("login %s is already set", method)
-		}
-	}
 	id := loginNamespace + "." + method
 	if _, err := caddy.GetModule(id); err != nil {
 		return d.Errf("login: %q is not a method that this Caddy has", method)
@@ -241,6 +235,14 @@ func (s *Settings) parseLogin(d *caddyfile.Dispenser) error {
 	module, err := caddyfile.UnmarshalModule(d, id)
 	if err != nil {
 		return err
+	}
+	if method == "password" { // the others may stand more than once, by name
+		for _, raw := range s.LoginsRaw {
+			var other struct{ Method string }
+			if err := json.Unmarshal(raw, &other); err == nil && other.Method == method {
+				return d.Errf("login %s is already set", method)
+			}
+		}
 	}
 	s.LoginsRaw = append(s.LoginsRaw, caddyconfig.JSONModuleObject(module, "method", method, nil))
 	return nil

@@ -30,7 +30,7 @@ func TestCaddyfilesOfTheDocumentationAdapt(t *testing.T) {
 		for _, block := range caddyfileBlock.FindAllStringSubmatch(string(text), -1) {
 			blocks++
 			caddyfile := block[1]
-			if word := strings.Fields(caddyfile)[0]; word == "secret" || word == "postgres" || word == "client_policy" { // a part of the option
+			if word := strings.Fields(caddyfile)[0]; word == "secret" || word == "postgres" || word == "client_policy" || word == "login" { // a part of the option
 				caddyfile = "{\n\toauth {\n" + caddyfile + "\t}\n}\n"
 			}
 			if _, _, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(caddyfile), map[string]any{"filename": "Caddyfile"}); err != nil {

@@ -119,8 +119,11 @@ type Config struct {
 	Keys *KeyRing
 	// Secrets derives refresh, sealing and code keys. Required.
 	Secrets *RootSecrets
-	// Password turns on `login password`. Without it nobody can sign in.
+	// Password turns on `login password`.
 	Password bool
+	// Methods are the other ways to sign in. Without any, and without Password,
+	// nobody can sign in.
+	Methods []LoginMethod
 
 	// Grants are the grant types that are on: those that some client may use.
 	// nil: authorization_code and refresh_token. Others are answered with

@@ -11,8 +11,6 @@ import (
 	"strings"
 	"time"
 
-	"go.uber.org/zap"
-
 	"github.com/caddy-scope/caddy-scope/oauth"
 )
 
@@ -47,11 +45,13 @@ func (s *Server) continueAuthorization(w http.ResponseWriter, r *http.Request, r
 		s.continueConsent(w, r, req, client, login)
 	case slices.Contains(req.Prompt, promptNone):
 		s.refuse(w, r, req, client, &oauth.Error{Code: oauth.CodeLoginRequired, Description: "The user is not signed in."})
-	case !s.cfg.Password:
+	case !s.cfg.Password && len(s.cfg.Methods) == 0:
 		s.errorWords(w, r, http.StatusForbidden, "nologin")
+	case s.onlyMethod() != nil:
+		s.beginLogin(w, r, req, s.onlyMethod())
 	default:
 		page := signIn{Again: found, Email: req.LoginHint}
-		if found {
+		if found && login.Method == passwordMethod {
 			page.Email = login.Name
 		}
 		s.showSignIn(w, r, http.StatusOK, req, client, page)
@@ -81,6 +81,9 @@ func (s *Server) currentLogin(r *http.Request) (signedIn, error) {
 		return signedIn{}, ErrNotFound
 	}
 	login, err := s.cfg.Store.FindLogin(r.Context(), sha256.Sum256([]byte(cookie)))
+	if err == nil && !s.offersMethod(login.Method) { // taken out of the configuration since
+		err = ErrNotFound
+	}
 	return signedIn{login, cookie}, err
 }
 
@@ -91,7 +94,12 @@ type signIn struct {
 	Problem                 string // why the last attempt did not succeed
 	Invalid                 bool   // the fields are what is wrong
 	Again                   bool   // there is a login, but the client wants a fresh one
+	Password                bool   // the form for email and password
+	Methods                 []signInMethod
 }
+
+// signInMethod is a button that leads elsewhere.
+type signInMethod struct{ Action, Label string }
 
 func (s *Server) showSignIn(w http.ResponseWriter, r *http.Request, status int, req *AuthorizationRequest, client *Client, page signIn) {
 	if page.Request == "" {
@@ -102,7 +110,11 @@ func (s *Server) showSignIn(w http.ResponseWriter, r *http.Request, status int, 
 		}
 		page.Request = sealed
 	}
-	page.Client, page.Action = displayName(client), s.endpoint(loginPath)
+	page.Client, page.Action, page.Password = displayName(client), s.endpoint(loginPath), s.cfg.Password
+	for i := range s.cfg.Methods {
+		method := &s.cfg.Methods[i]
+		page.Methods = append(page.Methods, signInMethod{s.endpoint(methodPath(method.Name)), label(method)})
+	}
 	s.writePage(w, r, status, signInPage, page)
 }
 
@@ -167,33 +179,18 @@ func cutEmail(email string) string {
 	return strings.ToValidUTF8(email, "")
 }
 
-// startLogin signs the user in and goes on to the consent page. The cookie is
-// always a new one, so that a value planted before is worth nothing after, and
-// the login it replaces ends. SECURITY-CASES A-26.
+// startLogin signs the user in and goes on to the consent page.
 func (s *Server) startLogin(w http.ResponseWriter, r *http.Request, req *AuthorizationRequest, user User) error {
 	cookie := newCookieValue()
 	login, err := s.cfg.Store.CreateLogin(r.Context(), sha256.Sum256([]byte(cookie)), user.ID, s.cfg.LoginTTL, s.origin(r))
 	if err != nil {
 		return fmt.Errorf("create login: %w", err)
 	}
-	req.Prompt = slices.DeleteFunc(req.Prompt, func(value string) bool { return value == promptLogin })
-	if !req.ReauthAfter.IsZero() {
-		// max_age is met by this login and later ones. The time is the
-		// database's; held against the node's clock, a database that is behind
-		// would ask for the password for ever.
-		req.ReauthAfter = login.AuthTime
-	}
+	s.adoptLogin(w, r, req, login, cookie)
 	sealed, err := s.sealRequest(req)
 	if err != nil {
 		return fmt.Errorf("seal authorization request: %w", err)
 	}
-	if old, ok := s.readCookie(r, loginCookie); ok {
-		if err := s.cfg.Store.EndLogin(r.Context(), sha256.Sum256([]byte(old)), s.origin(r)); err != nil {
-			s.logPageError(r, fmt.Errorf("end the login before: %w", err))
-		}
-	}
-	s.audit(r, "signed in", zap.String("user_id", user.ID), zap.String("client_id", req.ClientID))
-	s.setCookie(w, loginCookie, cookie, s.cfg.LoginTTL)
 	s.seeOther(w, consentPath, url.Values{"request": {sealed}})
 	return nil
 }
@@ -224,8 +221,13 @@ func (s *Server) handleLogout(w http.ResponseWriter, r *http.Request) {
 		s.writePage(w, r, http.StatusOK, messagePage, message{Title: words.text("signedout.title"), Explanation: words.text("signedout.explanation")})
 		return
 	}
-	if _, _, ok := s.resumeRequest(w, r, form.Get("request")); ok {
-		s.seeOther(w, consentPath, url.Values{"request": {form.Get("request")}})
+	if req, _, ok := s.resumeRequest(w, r, form.Get("request")); ok {
+		// A provider that still has the user signed in would bring the very same
+		// one back, without a word.
+		if !slices.Contains(req.Prompt, promptLogin) && !slices.Contains(req.Prompt, promptNone) {
+			req.Prompt = append(req.Prompt, promptLogin)
+		}
+		s.goOn(w, r, req)
 	}
 }
 

@@ -435,7 +435,7 @@ func (s *pageStore) CreateLogin(_ context.Context, digest Digest, userID string,
 		i := slices.IndexFunc(s.users, func(u User) bool { return u.ID == userID })
 		sum := sha256.Sum256(digest[:])
 		at := s.now().Add(s.skew)
-		login = Login{ID: hex.EncodeToString(sum[:16]), UserID: userID, Name: s.users[i].Email, AuthTime: at, ExpiresAt: at.Add(ttl)}
+		login = Login{ID: hex.EncodeToString(sum[:16]), UserID: userID, Name: s.users[i].Email, Method: passwordMethod, AuthTime: at, ExpiresAt: at.Add(ttl)}
 		s.logins[digest] = login
 		return nil
 	})

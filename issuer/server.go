@@ -53,6 +53,9 @@ func New(cfg Config) (*Server, error) {
 	if err := oauth.CheckIdentifier("issuer", cfg.Issuer); err != nil {
 		return nil, err
 	}
+	if err := CheckLoginMethods(cfg.Methods); err != nil {
+		return nil, fmt.Errorf("issuer: %w", err)
+	}
 	setDefaults(&cfg)
 	s := &Server{
 		cfg:            cfg,
@@ -113,6 +116,7 @@ func (s *Server) routes() *http.ServeMux {
 	}
 	handle("/oauth/authorize", s.handleAuthorize, get, post)
 	handle("/oauth/login", s.handleLogin, post)
+	handle("/oauth/login/{method}", s.handleLoginMethod, get, post)
 	handle("/oauth/consent", s.handleConsent, get, post)
 	handle("/oauth/logout", s.handleLogout, post)
 	handle("/oauth/token", withCORS(s.handleToken, post), post, http.MethodOptions)

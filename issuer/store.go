@@ -39,6 +39,7 @@ var (
 // expiry is decided by the clock of the database.
 type Store interface {
 	AssertionStore
+	ReplayStore
 	CodeStore
 	dpop.Store
 	DeviceStore
@@ -55,6 +56,13 @@ type AssertionStore interface {
 	// `jti`, which holds for ttl more. ErrReplayed: it was used before, on
 	// whichever node. RFC 7523 section 3.
 	UseAssertion(ctx context.Context, clientID string, jti Digest, ttl time.Duration) error
+}
+
+// ReplayStore remembers what must not come twice.
+type ReplayStore interface {
+	// UseOnce notes the digest for ttl. ErrReplayed: it is noted already, under
+	// the same purpose, on whichever node.
+	UseOnce(ctx context.Context, purpose string, digest Digest, ttl time.Duration) error
 }
 
 // CodeStore holds authorization codes, as SHA-256 digests.
@@ -209,6 +217,12 @@ type SessionStore interface {
 type LoginStore interface {
 	// CreateLogin stores a login that lives for ttl and returns it.
 	CreateLogin(ctx context.Context, digest Digest, userID string, ttl time.Duration, origin Origin) (Login, error)
+	// CreateExternalLogin stores a login of a user whom another authority names,
+	// made by the login method of that name. Who is seen for the first time
+	// becomes a user under ExternalUser.UserID; afterwards authority and subject
+	// decide, and name and claims follow what is said now. ErrNotFound: the user
+	// is disabled. ErrExists: the id is another user's, or a client's.
+	CreateExternalLogin(ctx context.Context, digest Digest, method string, user ExternalUser, ttl time.Duration, origin Origin) (Login, error)
 	// FindLogin returns the live login whose cookie has this digest.
 	// ErrNotFound: unknown, expired, ended, or its user is disabled.
 	FindLogin(ctx context.Context, digest Digest) (Login, error)
@@ -217,7 +231,7 @@ type LoginStore interface {
 	EndLogin(ctx context.Context, digest Digest, origin Origin) error
 }
 
-// UserStore holds the users of `login password`.
+// UserStore manages the users of `login password`.
 type UserStore interface {
 	// FindUserByEmail compares without regard to case. Disabled users are
 	// returned with Disabled set. ErrNotFound: no such user.
@@ -386,6 +400,7 @@ type Login struct {
 	ID        string // uuid
 	UserID    string
 	Name      string // what the pages call the user: the email address
+	Method    string // the login method that made it, such as "password"
 	AuthTime  time.Time
 	ExpiresAt time.Time
 }

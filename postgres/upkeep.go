@@ -127,6 +127,7 @@ func (u *Upkeep) Clean(ctx context.Context) error {
 		`DELETE FROM {s}.gpt_pushed_requests WHERE digest IN (SELECT digest FROM {s}.gpt_pushed_requests WHERE expires_at < clock_timestamp() LIMIT $1 FOR UPDATE SKIP LOCKED)`,
 		`DELETE FROM {s}.gpt_client_assertions WHERE (client_id, jti_hash) IN (SELECT client_id, jti_hash FROM {s}.gpt_client_assertions WHERE expires_at < clock_timestamp() LIMIT $1 FOR UPDATE SKIP LOCKED)`,
 		`DELETE FROM {s}.gpt_dpop_proofs WHERE digest IN (SELECT digest FROM {s}.gpt_dpop_proofs WHERE expires_at < clock_timestamp() LIMIT $1 FOR UPDATE SKIP LOCKED)`,
+		`DELETE FROM {s}.gpt_used_once WHERE (purpose, digest) IN (SELECT purpose, digest FROM {s}.gpt_used_once WHERE expires_at < clock_timestamp() LIMIT $1 FOR UPDATE SKIP LOCKED)`,
 		`DELETE FROM {s}.gpt_logins WHERE id IN (SELECT id FROM {s}.gpt_logins WHERE expires_at < clock_timestamp() - interval '` + keepExpired + `' LIMIT $1 FOR UPDATE SKIP LOCKED)`,
 		`DELETE FROM {s}.gpt_sessions WHERE id IN (SELECT id FROM {s}.gpt_sessions WHERE expires_at < clock_timestamp() - interval '` + keepEnded + `' LIMIT $1 FOR UPDATE SKIP LOCKED)`,
 		unusedClientsSQL("gpt_client_registrations"),

@@ -10,7 +10,7 @@ import (
 )
 
 const (
-	userColumns = `id, email, password_hash, disabled_at IS NOT NULL, created_at`
+	userColumns = `id, coalesce(email, ''), coalesce(password_hash, ''), disabled_at IS NOT NULL, created_at`
 	// byEmail uses the unique index: only ASCII folds.
 	byEmail = `lower(email COLLATE "C") = lower($1::text COLLATE "C")`
 )
