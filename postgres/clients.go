@@ -39,11 +39,33 @@ func (s *Store) EnsureClients(ctx context.Context, clients []ClientRow) error {
 }
 
 // ClientEnabled reports whether the client is known and not switched off in SQL.
-func (s *Store) ClientEnabled(ctx context.Context, clientID string) (enabled bool, err error) {
-	err = s.db.read(ctx, "find client", func(ctx context.Context, conn *pgxpool.Conn) error {
-		return conn.QueryRow(ctx, s.db.sql(`SELECT EXISTS (SELECT FROM {s}.gpt_clients WHERE client_id = $1 AND disabled_at IS NULL)`), clientID).Scan(&enabled)
+// It is asked by every request of a client; concurrent ones share round trips.
+func (s *Store) ClientEnabled(ctx context.Context, clientID string) (bool, error) {
+	return s.clients.join(ctx, clientID)
+}
+
+func (s *Store) findEnabledClients(ctx context.Context, batch []*passenger[string, bool]) {
+	asked := make([]string, len(batch))
+	for i, p := range batch {
+		asked[i] = p.ask
+	}
+	enabled := make(map[string]bool)
+	// The first caller's hanging up is not the others'.
+	err := s.db.read(context.WithoutCancel(ctx), "find client", func(ctx context.Context, conn *pgxpool.Conn) error {
+		clear(enabled) // of a first try
+		rows, err := conn.Query(ctx, s.db.sql(`SELECT client_id FROM {s}.gpt_clients WHERE client_id = ANY($1) AND disabled_at IS NULL`), asked)
+		if err != nil {
+			return err
+		}
+		found, err := pgx.CollectRows(rows, pgx.RowTo[string])
+		for _, id := range found {
+			enabled[id] = true
+		}
+		return err
 	})
-	return enabled, err
+	for _, p := range batch {
+		p.answer, p.err = enabled[p.ask], err
+	}
 }
 
 // CheckRootSecret compares the fingerprints of the configured root secrets, the

@@ -13,8 +13,9 @@ import (
 // Store keeps the authorization server's state. Each method is a protocol step
 // and one transaction; see issuer.Store.
 type Store struct {
-	db     *DB
-	proofs sharedTrips[usedProof, struct{}]
+	db      *DB
+	proofs  sharedTrips[usedProof, struct{}]
+	clients sharedTrips[string, bool]
 }
 
 var (
@@ -26,6 +27,7 @@ var (
 func NewStore(db *DB) *Store {
 	s := &Store{db: db}
 	s.proofs = sharedTrips[usedProof, struct{}]{what: "DPoP proofs", run: s.useProofs}
+	s.clients = sharedTrips[string, bool]{what: "client reads", run: s.findEnabledClients}
 	return s
 }
 
