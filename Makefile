@@ -1,7 +1,7 @@
 GO ?= go
 FUZZTIME ?= 20s
 
-.PHONY: help run login build test lint fuzz bench xcaddy deps
+.PHONY: help run login build test lint fuzz bench performance xcaddy deps
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -28,8 +28,11 @@ lint:
 fuzz: ## every fuzz target for longer: make fuzz FUZZTIME=10m
 	scripts/fuzz $(FUZZTIME)
 
-bench: build ## the benchmark tables
+bench: ## the benchmarks, about ten minutes; results in artifacts/bench.json
 	$(GO) run ./bench
+
+performance: ## tables and plots of docs/performance.md, from docs/performance.json
+	$(GO) run ./bench -draw docs -out docs/performance.json
 
 xcaddy: ## that xcaddy builds this checkout
 	scripts/xcaddy

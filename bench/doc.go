@@ -1,19 +1,25 @@
 // Command bench measures what the gate costs, side by side in one run.
 //
 // It starts a Postgres of its own, an upstream that is not the bottleneck, and
-// one Caddy process for each scenario, all on loopback. Scenarios take turns
+// one proxy for each scenario, all on loopback. Scenarios take turns
 // (A B C A B C ...), so that a drift of the machine's speed hits all of them
 // alike, and each is compared with the first one round by round. The figure
-// that counts is CPU per request of the proxy process, read from /proc: it is
-// steadier than throughput on a shared machine.
+// that counts is CPU per request of the proxy's processes, read from /proc: it
+// is steadier than throughput on a shared machine.
 //
-//	main.go      flags, rounds, order
-//	scenario.go  what is compared
-//	scene.go     Postgres, sessions, tokens, upstream
-//	gateway.go   one Caddy process
-//	load.go      the load generator: closed loop over kept connections
-//	process.go   CPU time and memory of a process, from /proc
-//	report.go    medians, ratios, tables, the results file
+//	main.go            flags, order
+//	scenario.go        what is compared
+//	scene.go           Postgres, sessions, tokens, upstream
+//	proxy.go           a proxy under test; caddy_proxy.go, nginx_proxy.go
+//	jwt_service.go     who answers nginx's auth_request
+//	gate.go            the gate: closed loop and open loop
+//	token_endpoint.go  the token endpoint beside pgbench
+//	load.go            the load generator
+//	process.go         CPU time and memory of a process, from /proc
+//	statistics.go      medians and their bounds
+//	results.go         the results file
+//	report.go, plot.go the tables and plots, drawn from the results file
+//	caddy/             the Caddy that is measured: ours, and a gate without a cache
 //
-// It runs on Linux.
+// It runs on Linux, with Debian's nginx and PostgreSQL's pgbench installed.
 package main

@@ -13,6 +13,24 @@ import (
 // (proc(5), USER_HZ).
 const clockTick = 10 * time.Millisecond
 
+// withChildren returns pid and the processes it has started, such as nginx's
+// workers.
+func withChildren(pid int) ([]int, error) {
+	list, err := os.ReadFile(fmt.Sprintf("/proc/%[1]d/task/%[1]d/children", pid))
+	if err != nil {
+		return nil, fmt.Errorf("list processes: %w", err)
+	}
+	pids := []int{pid}
+	for _, field := range strings.Fields(string(list)) {
+		child, err := strconv.Atoi(field)
+		if err != nil {
+			return nil, fmt.Errorf("list processes: %w", err)
+		}
+		pids = append(pids, child)
+	}
+	return pids, nil
+}
+
 // cpuTime returns user plus system time a process has used, all its threads.
 func cpuTime(pid int) (time.Duration, error) {
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))

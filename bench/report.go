@@ -1,112 +1,146 @@
 package main
 
 import (
-	"encoding/json"
+	"bytes"
+	"errors"
 	"fmt"
 	"io"
-	"math"
 	"os"
 	"path/filepath"
-	"runtime"
-	"slices"
-	"text/tabwriter"
-	"time"
+	"strings"
 )
 
-// report is the raw figures of one run.
-type report struct {
-	Time        time.Time         `json:"time"`
-	GoVersion   string            `json:"go_version"`
-	CPUs        int               `json:"cpus"`
-	Connections int               `json:"connections"`
-	Sessions    int               `json:"sessions"`
-	Scenarios   []*scenarioReport `json:"scenarios"`
-}
+// The tables stand between these lines of performance.md.
+const (
+	tablesBegin = "<!-- figures: drawn from performance.json by `make performance` -->\n"
+	tablesEnd   = "<!-- end of figures -->\n"
+)
 
-type scenarioReport struct {
-	Name        string        `json:"name"`
-	Description string        `json:"description"`
-	IdleMemory  int64         `json:"idle_memory_bytes"`
-	Rounds      []measurement `json:"rounds"`
-}
-
-func newReport(o options, gateways []*gateway) *report {
-	r := &report{Time: time.Now().UTC(), GoVersion: runtime.Version(), CPUs: runtime.NumCPU(), Connections: o.conns, Sessions: o.sessions}
-	for _, g := range gateways {
-		r.Scenarios = append(r.Scenarios, &scenarioReport{Name: g.scenario.name, Description: g.scenario.description})
-	}
-	return r
-}
-
-// print writes the table. A ratio is the median of the rounds' own ratios, with
-// the smallest and the largest of them.
-func (r *report) print(w io.Writer) {
-	fmt.Fprintf(w, "\n%d connections, %d sessions, %d CPUs, %s; medians of %d rounds\n\n",
-		r.Connections, r.Sessions, r.CPUs, r.GoVersion, len(r.Scenarios[0].Rounds))
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "scenario\tCPU us/request\tx plain\t(min - max)\trequests/s\tp50 ms\tp99 ms\tidle MiB\tloaded MiB")
-	for _, s := range r.Scenarios {
-		ratios := s.ratios(r.Scenarios[0])
-		fmt.Fprintf(t, "%s\t%.0f\t%.2f\t(%.2f - %.2f)\t%.0f\t%.2f\t%.2f\t%.0f\t%.0f\n", s.Name,
-			s.median(func(m measurement) float64 { return m.CPUMicros }),
-			median(ratios), slices.Min(ratios), slices.Max(ratios),
-			s.median(func(m measurement) float64 { return m.PerSecond }),
-			s.median(func(m measurement) float64 { return m.P50Micros })/1000,
-			s.median(func(m measurement) float64 { return m.P99Micros })/1000,
-			float64(s.IdleMemory)/(1<<20),
-			s.max(func(m measurement) float64 { return float64(m.MemoryByte) })/(1<<20))
-	}
-	_ = t.Flush()
-	fmt.Fprintln(w)
-	for _, s := range r.Scenarios {
-		fmt.Fprintf(w, "%s: %s\n", s.Name, s.Description)
-	}
-}
-
-// ratios compares CPU per request round by round.
-func (s *scenarioReport) ratios(base *scenarioReport) []float64 {
-	ratios := make([]float64, len(s.Rounds))
-	for i := range s.Rounds {
-		ratios[i] = s.Rounds[i].CPUMicros / base.Rounds[i].CPUMicros
-	}
-	return ratios
-}
-
-func (s *scenarioReport) median(value func(measurement) float64) float64 {
-	values := make([]float64, len(s.Rounds))
-	for i, m := range s.Rounds {
-		values[i] = value(m)
-	}
-	return median(values)
-}
-
-func (s *scenarioReport) max(value func(measurement) float64) float64 {
-	highest := math.Inf(-1)
-	for _, m := range s.Rounds {
-		highest = max(highest, value(m))
-	}
-	return highest
-}
-
-func median(values []float64) float64 {
-	sorted := slices.Sorted(slices.Values(values))
-	middle := len(sorted) / 2
-	if len(sorted)%2 == 1 {
-		return sorted[middle]
-	}
-	return (sorted[middle-1] + sorted[middle]) / 2
-}
-
-func (r *report) write(name string) error {
-	if name == "" {
-		return nil
-	}
-	if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
-		return err
-	}
-	out, err := json.MarshalIndent(r, "", "\t")
+// draw writes the tables of a results file into performance.md in dir, and the
+// plots beside it.
+func draw(resultsFile, dir string) error {
+	r, err := readResults(resultsFile)
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(name, append(out, '\n'), 0o644)
+	drawn, err := r.drawing(dir)
+	if err != nil {
+		return err
+	}
+	for name, content := range drawn {
+		if err := os.WriteFile(filepath.Join(dir, name), content, 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// drawing returns the files that follow from the results, by name.
+func (r *results) drawing(dir string) (map[string][]byte, error) {
+	document, err := os.ReadFile(filepath.Join(dir, "performance.md"))
+	if err != nil {
+		return nil, err
+	}
+	before, rest, begun := bytes.Cut(document, []byte(tablesBegin))
+	_, after, ended := bytes.Cut(rest, []byte(tablesEnd))
+	if !begun || !ended {
+		return nil, errors.New("performance.md has no place for figures")
+	}
+	var tables bytes.Buffer
+	r.print(&tables)
+	return map[string][]byte{
+		"performance.md":         bytes.Join([][]byte{before, []byte(tablesBegin), tables.Bytes(), []byte(tablesEnd), after}, nil),
+		"performance-cpu.svg":    barChart("CPU of the proxy per request, µs", r.cpuBars()),
+		"performance-ratios.svg": dotChart("CPU per request × plain reverse_proxy, every round", r.ratioRows()),
+	}, nil
+}
+
+// print writes the tables in Markdown.
+func (r *results) print(w io.Writer) {
+	rounds := 0
+	for _, s := range r.ManyTokens {
+		rounds = len(s.Rounds)
+	}
+	fmt.Fprintf(w, "\n%s. %s, %d virtual CPUs, %s; Go %s, Caddy %s, %s, %s. %d connections; medians of %d rounds, one-sided 95 %% bound in brackets.\n",
+		r.Time.Format("2006-01-02"), r.Machine.CPU, r.Machine.CPUs, r.Machine.System, r.Versions["go"], strings.TrimPrefix(r.Versions["caddy"], "v"),
+		r.Versions["postgresql"], r.Versions["nginx"], r.Connections, rounds)
+	r.printClosed(w, fmt.Sprintf("%d tokens", r.Tokens), r.ManyTokens)
+	r.printClosed(w, "One token", r.OneToken)
+	r.printOpen(w)
+	r.printTokenEndpoint(w)
+	fmt.Fprintln(w)
+}
+
+func (r *results) printClosed(w io.Writer, title string, all []*series) {
+	if len(all) == 0 {
+		return
+	}
+	fmt.Fprintf(w, "\n**%s, closed loop**\n\n", title)
+	fmt.Fprintln(w, "| scenario | CPU µs/request | × plain | requests/s | × plain | p50 ms | p99 ms | MiB idle | MiB loaded |")
+	fmt.Fprintln(w, "|---|---|---|---|---|---|---|---|---|")
+	for _, s := range all {
+		cpu, rate := s.ratio(all[0], cpuMicros), s.ratio(all[0], perSecond)
+		fmt.Fprintf(w, "| %s | %.0f | %.2f (≤ %.2f) | %.0f | %.2f (≥ %.2f) | %.1f | %.1f | %.0f | %.0f |\n", s.Scenario,
+			s.median(cpuMicros), cpu.median, cpu.high, s.median(perSecond), rate.median, rate.low,
+			s.median(p50Micros)/1000, s.median(p99Micros)/1000, float64(r.IdleMemory[s.Scenario])/(1<<20), s.median(memoryMiB))
+	}
+}
+
+func (r *results) printOpen(w io.Writer) {
+	if len(r.OpenLoop) == 0 {
+		return
+	}
+	fmt.Fprintf(w, "\n**Open loop at %.0f requests/s, %.0f %% of the capacity of plain; latency from when a request was due**\n\n",
+		openShare*r.ManyTokens[0].median(perSecond), 100*openShare)
+	fmt.Fprintln(w, "| scenario | CPU µs/request | × plain | p50 ms | p99 ms | p99 above plain, ms |")
+	fmt.Fprintln(w, "|---|---|---|---|---|---|")
+	for _, s := range r.OpenLoop {
+		cpu := s.ratio(r.OpenLoop[0], cpuMicros)
+		above := s.values(p99Micros)
+		for i, b := range r.OpenLoop[0].values(p99Micros) {
+			above[i] = (above[i] - b) / 1000
+		}
+		fmt.Fprintf(w, "| %s | %.0f | %.2f (≤ %.2f) | %.2f | %.2f | %.2f |\n", s.Scenario, s.median(cpuMicros), cpu.median, cpu.high,
+			s.median(p50Micros)/1000, s.median(p99Micros)/1000, median(above))
+	}
+}
+
+func (r *results) printTokenEndpoint(w io.Writer) {
+	if len(r.TokenEndpoint) == 0 {
+		return
+	}
+	fmt.Fprintf(w, "\n**Token endpoint beside pgbench, the same statements over the same number of connections, %d**\n\n", databaseConns)
+	fmt.Fprintln(w, "| operation | gateway/s | pgbench/s | gateway ÷ pgbench |")
+	fmt.Fprintln(w, "|---|---|---|---|")
+	for _, f := range r.TokenEndpoint {
+		ratio := f.ratio()
+		fmt.Fprintf(w, "| %s | %.0f | %.0f | %.2f (≥ %.2f) |\n", f.Operation, median(f.Gateway), median(f.Pgbench), ratio.median, ratio.low)
+	}
+}
+
+func (r *results) cpuBars() []bar {
+	bars := make([]bar, len(r.ManyTokens))
+	for i, s := range r.ManyTokens {
+		bars[i] = bar{s.Scenario, estimateOf(s.values(cpuMicros))}
+	}
+	return bars
+}
+
+// ratioRows are the Caddy scenarios that are meant to be near to plain.
+func (r *results) ratioRows() (rows []dotRow) {
+	for _, part := range []struct {
+		suffix string
+		all    []*series
+	}{{fmt.Sprintf(", %d tokens", r.Tokens), r.ManyTokens}, {", 1 token", r.OneToken}} {
+		for i, s := range part.all {
+			if e := s.ratio(part.all[0], cpuMicros); i > 0 && e.median < 1.5 && !strings.HasPrefix(s.Scenario, "nginx") {
+				ratios := s.values(cpuMicros)
+				for j, b := range part.all[0].values(cpuMicros) {
+					ratios[j] /= b
+				}
+				rows = append(rows, dotRow{s.Scenario + part.suffix, ratios, e})
+			}
+		}
+	}
+	return rows
 }

@@ -5,18 +5,24 @@ import (
 	"strings"
 )
 
-// scenario is one way a request can go through Caddy. All of them end in the
-// same reverse_proxy to the same upstream.
+// scenario is one way a request can go through a proxy to the same upstream.
 type scenario struct {
 	name string
 	// what stands in the report.
 	description string
 	// site is put before reverse_proxy.
 	site string
-	// option is put into the global option `oauth`; without site there is none.
+	// option is put into the global option `oauth`; empty: there is none.
 	option string
-	// credentials: requests carry the access tokens.
-	credentials bool
+	// defaults: reverse_proxy with Caddy's own transport settings, not with those
+	// that Caddyfile.example recommends.
+	defaults bool
+	// fresh: no token comes twice.
+	fresh bool
+	// nginx: not Caddy. authRequest: with auth_request to a JWT service.
+	nginx, authRequest bool
+	// manyOnly: measured with many tokens only.
+	manyOnly bool
 }
 
 const rules = `oauth_server
@@ -31,32 +37,69 @@ const rules = `oauth_server
 		GET  /health         public
 	}`
 
-// scenarios; the first is what the others are compared with.
+// scenarios; the first is what the others are compared with. All requests carry
+// a token, whoever looks at it.
 var scenarios = []scenario{
 	{
 		name:        "plain",
-		description: "reverse_proxy alone; the token is sent along and nobody looks at it",
-		credentials: true,
+		description: "`reverse_proxy` alone, `keepalive_idle_conns_per_host 1024`",
+	},
+	{
+		name:        "plain-defaults",
+		description: "`reverse_proxy` alone, Caddy's default transport",
+		defaults:    true,
 	},
 	{
 		name:        "public",
-		description: "the gate, a public rule: no token is looked at, identity headers are stripped",
+		description: "gate, a public rule: no token is looked at, identity headers are stripped",
 		site:        "oauth_server\n\toauth_protect {\n\t\tGET /* public\n\t}",
-		credentials: true,
+		option:      "session_check live",
+		manyOnly:    true,
 	},
 	{
 		name:        "live",
-		description: "the gate, session_check live: a session is read once, then the view decides",
+		description: "gate, `session_check live`: a session is read once, then the view decides",
 		site:        rules,
 		option:      "session_check live",
-		credentials: true,
 	},
 	{
 		name:        "strict",
-		description: "the gate, session_check strict: the session is read from Postgres for every request",
+		description: "gate, `session_check strict`: the session is read from Postgres for every request",
 		site:        rules,
 		option:      "session_check strict",
-		credentials: true,
+	},
+	{
+		name:        "first-sight",
+		description: "gate, `session_check live`, every token seen for the first time",
+		site:        rules,
+		option:      "session_check live",
+		fresh:       true,
+		manyOnly:    true,
+	},
+	{
+		name:        "verify-each",
+		description: "a gate without a cache: the signature verified for every request",
+		site:        "verify_each",
+		manyOnly:    true,
+	},
+	{
+		name:        "verify-read-each",
+		description: "a gate without a cache: verified, and the session read, for every request",
+		site:        "verify_each read",
+		manyOnly:    true,
+	},
+	{
+		name:        "nginx",
+		description: "nginx `proxy_pass` alone",
+		nginx:       true,
+		manyOnly:    true,
+	},
+	{
+		name:        "nginx-auth-request",
+		description: "nginx with `auth_request` to a service that verifies the signature, both counted",
+		nginx:       true,
+		authRequest: true,
+		manyOnly:    true,
 	},
 }
 

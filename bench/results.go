@@ -1,0 +1,107 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"runtime/debug"
+	"strings"
+	"time"
+)
+
+// results is the results file.
+type results struct {
+	Time        time.Time         `json:"time"`
+	Machine     machine           `json:"machine"`
+	Versions    map[string]string `json:"versions"`
+	Connections int               `json:"connections"`
+	Tokens      int               `json:"tokens"`
+
+	IdleMemory    map[string]int64   `json:"idle_memory_bytes"`
+	ManyTokens    []*series          `json:"many_tokens"`
+	OneToken      []*series          `json:"one_token,omitempty"`
+	OpenLoop      []*series          `json:"open_loop,omitempty"`
+	TokenEndpoint []*endpointFigures `json:"token_endpoint,omitempty"`
+}
+
+type machine struct {
+	CPUs   int    `json:"cpus"`
+	CPU    string `json:"cpu"`
+	System string `json:"system"`
+}
+
+func newResults(ctx context.Context, s *scene, o options) *results {
+	r := &results{
+		Time:        time.Now().UTC().Truncate(time.Second),
+		Machine:     machine{runtime.NumCPU(), cpuModel(), firstLine(exec.CommandContext(ctx, "uname", "-sr"))},
+		Connections: o.conns,
+		Tokens:      o.tokens,
+		Versions: map[string]string{
+			"go":         strings.TrimPrefix(runtime.Version(), "go"),
+			"postgresql": strings.TrimSuffix(firstLine(exec.CommandContext(ctx, pgbenchPath(), "--version")), ")"),
+			"nginx":      strings.TrimPrefix(firstLine(exec.CommandContext(ctx, "nginx", "-v")), "nginx version: "),
+		},
+	}
+	if info, ok := debug.ReadBuildInfo(); ok {
+		for _, module := range info.Deps {
+			if module.Path == "github.com/caddyserver/caddy/v2" {
+				r.Versions["caddy"] = module.Version
+			}
+		}
+	}
+	return r
+}
+
+func firstLine(cmd *exec.Cmd) string {
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		return "unknown"
+	}
+	line, _, _ := strings.Cut(string(out), "\n")
+	return line
+}
+
+func cpuModel() string {
+	file, err := os.Open("/proc/cpuinfo")
+	if err != nil {
+		return "unknown"
+	}
+	defer func() { _ = file.Close() }()
+	for lines := bufio.NewScanner(file); lines.Scan(); {
+		if name, value, ok := strings.Cut(lines.Text(), ":"); ok && strings.TrimSpace(name) == "model name" {
+			return strings.TrimSpace(value)
+		}
+	}
+	return "unknown"
+}
+
+func (r *results) write(name string) error {
+	if name == "" {
+		return nil
+	}
+	if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+		return err
+	}
+	out, err := json.Marshal(r)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(name, append(out, '\n'), 0o644)
+}
+
+func readResults(name string) (*results, error) {
+	file, err := os.ReadFile(name)
+	if err != nil {
+		return nil, err
+	}
+	r := new(results)
+	if err := json.Unmarshal(file, r); err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	return r, nil
+}
