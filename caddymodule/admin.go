@@ -16,6 +16,7 @@ var running atomic.Pointer[App]
 // the admin listener knows no users.
 //
 //	GET /oauth/status
+//	GET /oauth/requests/{id}   why a request was refused
 type adminAPI struct{}
 
 // CaddyModule returns the Caddy module information.
@@ -25,7 +26,10 @@ func (adminAPI) CaddyModule() caddy.ModuleInfo {
 
 // Routes implements caddy.AdminRouter.
 func (adminAPI) Routes() []caddy.AdminRoute {
-	return []caddy.AdminRoute{{Pattern: "/oauth/status", Handler: caddy.AdminHandlerFunc(serveStatus)}}
+	return []caddy.AdminRoute{
+		{Pattern: "/oauth/status", Handler: caddy.AdminHandlerFunc(serveStatus)},
+		{Pattern: refusedPath, Handler: caddy.AdminHandlerFunc(serveRefused)},
+	}
 }
 
 // status is the answer of /oauth/status.

@@ -74,6 +74,8 @@ type App struct {
 	// releases gives back what Start took, in reverse order.
 	releases []func() error
 	command  bool // provisioned by `caddy oauth …`, not to serve
+	// rehearsal notes what the handlers decide; nil when serving.
+	rehearsal *rehearsal
 }
 
 // CaddyModule returns the Caddy module information.

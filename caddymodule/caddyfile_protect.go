@@ -31,6 +31,7 @@ import (
 //		cors       <origin...>
 //		streams    until_close       # they end with token and session
 //		errors     caddy
+//		request_id <header> | off    # X-Request-Id
 //	}
 //
 // <methods> is *, a method, or methods joined by commas; <requirement> is one
@@ -151,6 +152,7 @@ func (p *Protect) parseProtectBlock(h httpcaddyfile.Helper, short bool) (bool, e
 		"cors":             once(texts(&p.CORS)),
 		"streams":          once(oneOf(&p.Streams, streamsUntilClose)),
 		"errors":           once(oneOf(&p.Errors, "caddy")),
+		"request_id":       once(text(&p.RequestID)),
 	}
 	seen := make(map[string]int)
 	hadBlock := false

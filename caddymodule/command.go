@@ -22,13 +22,13 @@ import (
 func init() {
 	caddycmd.RegisterCommand(caddycmd.Command{
 		Name:  "oauth",
-		Short: "Manages the users, keys and tables of the oauth app",
+		Short: "Explains scope rules; manages the users, keys and tables of the oauth app",
 		Long: `
-Works on the database that the configuration names, whether the server runs
-or not. The configuration is the Caddyfile in the current directory unless
+Works on the configuration, and on the database that it names, whether the
+server runs or not. The configuration is the Caddyfile in the current directory unless
 --config says otherwise; secrets come from the same environment as the server's.
 
-Exit status: 0 done, 1 not done.`,
+Exit status: 0 done, 1 not done; a command that answers a question documents more.`,
 		CobraFunc: addOAuthCommands,
 	})
 }
@@ -36,7 +36,7 @@ Exit status: 0 done, 1 not done.`,
 func addOAuthCommands(cmd *cobra.Command) {
 	cmd.PersistentFlags().StringP("config", "c", "", "Configuration file (default: Caddyfile)")
 	cmd.PersistentFlags().StringP("adapter", "a", "", "Name of the config adapter to apply (default: caddyfile)")
-	cmd.AddCommand(userCommand(), migrateCommand(), keyCommand())
+	cmd.AddCommand(userCommand(), migrateCommand(), keyCommand(), explainCommand())
 }
 
 // runWithApp makes the function of a command: it loads the configuration, hands the
@@ -55,10 +55,17 @@ func runWithApp(f func(ctx context.Context, cmd *cobra.Command, app *App, args [
 	}
 }
 
-// commandApp provisions the oauth app of the configuration, and nothing else.
-func commandApp(cmd *cobra.Command) (*App, error) {
+// errNoOption: there is nothing for a command to work on.
+var errNoOption = errors.New("the configuration has no global option oauth")
+
+// commandConfigJSON reads the configuration of a command, as JSON.
+func commandConfigJSON(cmd *cobra.Command) ([]byte, error) {
 	file, _ := cmd.Flags().GetString("config")
 	adapter, _ := cmd.Flags().GetString("adapter")
+	return configJSON(file, adapter)
+}
+
+func configJSON(file, adapter string) ([]byte, error) {
 	if file == "" && adapter == "" {
 		if _, err := os.Stat("Caddyfile"); err != nil {
 			return nil, errors.New("there is no Caddyfile in the current directory: name the configuration with --config FILE")
@@ -68,6 +75,15 @@ func commandApp(cmd *cobra.Command) (*App, error) {
 	if err != nil {
 		return nil, fmt.Errorf("load the configuration: %w", err)
 	}
+	return content, nil
+}
+
+// commandApp provisions the oauth app of the configuration, and nothing else.
+func commandApp(cmd *cobra.Command) (*App, error) {
+	content, err := commandConfigJSON(cmd)
+	if err != nil {
+		return nil, err
+	}
 	var config struct {
 		Storage json.RawMessage            `json:"storage"`
 		Apps    map[string]json.RawMessage `json:"apps"`
@@ -76,12 +92,12 @@ func commandApp(cmd *cobra.Command) (*App, error) {
 		return nil, fmt.Errorf("read the configuration: %w", err)
 	}
 	if config.Apps[appName] == nil {
-		return nil, errors.New("the configuration has no global option oauth")
+		return nil, errNoOption
 	}
 	ctx, err := caddy.ProvisionContext(&caddy.Config{
 		StorageRaw: config.Storage,
 		AppsRaw:    caddy.ModuleMap{appName: config.Apps[appName]},
-		Logging:    &caddy.Logging{Logs: map[string]*caddy.CustomLog{"default": {BaseLog: caddy.BaseLog{Level: "WARN"}}}},
+		Logging:    quietLogging("WARN"),
 	})
 	if err != nil {
 		return nil, err

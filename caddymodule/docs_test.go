@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/caddyserver/caddy/v2/caddyconfig"
+	"github.com/spf13/cobra"
 )
 
 var (
@@ -64,5 +65,31 @@ func TestReferenceExplainsEveryWord(t *testing.T) {
 	}
 	if words < 30 {
 		t.Errorf("only %d words found: the source is not read right", words)
+	}
+}
+
+// TestCommandsAreDocumentedWithExamples: each in docs/commands.md, and each with
+// an example in its help.
+func TestCommandsAreDocumentedWithExamples(t *testing.T) {
+	reference, err := os.ReadFile("../docs/commands.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	root := &cobra.Command{Use: "oauth"}
+	addOAuthCommands(root)
+	var check func(cmd *cobra.Command)
+	check = func(cmd *cobra.Command) {
+		if name := strings.TrimPrefix(cmd.CommandPath(), "oauth "); !strings.Contains(string(reference), "`"+name) {
+			t.Errorf("docs/commands.md has no `%s`", name)
+		}
+		if cmd.Runnable() && !strings.Contains(cmd.Example, "caddy oauth ") {
+			t.Errorf("%s has no example", cmd.CommandPath())
+		}
+		for _, sub := range cmd.Commands() {
+			check(sub)
+		}
+	}
+	for _, cmd := range root.Commands() {
+		check(cmd)
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
 
+	"github.com/caddy-scope/caddy-scope/caddymodule/explain"
 	"github.com/caddy-scope/caddy-scope/oauth"
 	"github.com/caddy-scope/caddy-scope/validator"
 )
@@ -57,6 +58,11 @@ type Protect struct {
 	// its own JSON.
 	Errors string `json:"errors,omitempty"`
 
+	// RequestID is the header that gives a refused client the id of its request,
+	// under which the log and the admin API know it; "off": none. Default:
+	// X-Request-Id.
+	RequestID string `json:"request_id,omitempty"`
+
 	// Source is where the gate was written, such as "Caddyfile:31"; errors name it.
 	Source string `json:"source,omitempty"`
 
@@ -95,6 +101,9 @@ func (p *Protect) Provision(ctx caddy.Context) error {
 	}
 	if p.Streams != "" && p.Streams != streamsUntilClose {
 		return p.at(fmt.Errorf("streams: %q is not %s", p.Streams, streamsUntilClose))
+	}
+	if err := p.provisionRequestID(); err != nil {
+		return p.at(err)
 	}
 	routes, err := app.surveyRoutes(ctx)
 	if err != nil {
@@ -175,6 +184,7 @@ func (p *Protect) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		}
 		if own {
 			p.decisions.count("bypass")
+			p.rehearsed(r, explain.Bypass, nil)
 			return next.ServeHTTP(w, r)
 		}
 	}
@@ -202,15 +212,18 @@ func (p *Protect) forward(w http.ResponseWriter, r *http.Request, next caddyhttp
 	switch {
 	case decision.Rule == nil:
 		p.decisions.count("unmatched")
+		p.rehearsed(r, explain.Unmatched, decision)
 		return next.ServeHTTP(w, r)
 	case decision.Preflight:
 		p.decisions.count("preflight")
+		p.rehearsed(r, explain.Preflight, decision)
 		if p.resource.AnswersPreflights() {
 			p.resource.AnswerPreflight(w, r)
 			return nil
 		}
 	default:
 		p.decisions.count("allowed")
+		p.rehearsed(r, explain.Allowed, decision)
 	}
 	if !p.ForwardToken || decision.Preflight {
 		validator.StripCredentials(r.Header)
@@ -257,20 +270,26 @@ func (p *Protect) refuse(w http.ResponseWriter, r *http.Request, err error) erro
 		return caddyhttp.Error(http.StatusInternalServerError, err)
 	}
 	p.decisions.count(refusalOutcome(refusal))
-	p.logRefusal(r, refusal)
+	id := requestID(r)
+	p.logRefusal(r, refusal, id)
 	p.resource.SetCORSHeader(w.Header(), r)
+	if p.RequestID != requestIDOff {
+		w.Header().Set(p.RequestID, id)
+	}
 	if p.Errors == "caddy" {
 		validator.WriteRefusalHeader(w.Header(), refusal)
+		p.keepRefusal(w.Header(), r, refusal, id)
 		return caddyhttp.Error(refusal.Status, refusal)
 	}
 	validator.WriteRefusal(w, r, refusal)
+	p.keepRefusal(w.Header(), r, refusal, id)
 	return nil
 }
 
 // logRefusal tells the owner why, where that is worth a line: no rule (often a
 // rule that was forgotten), and what could not be decided. Everything else is
 // the caller's affair and in the access log.
-func (p *Protect) logRefusal(r *http.Request, refusal *validator.Refusal) {
+func (p *Protect) logRefusal(r *http.Request, refusal *validator.Refusal, id string) {
 	level, message := zap.DebugLevel, "request refused"
 	switch {
 	case refusal.Code == oauth.CodeAccessDenied:
@@ -279,7 +298,7 @@ func (p *Protect) logRefusal(r *http.Request, refusal *validator.Refusal) {
 		level, message = zap.ErrorLevel, "request cannot be decided"
 	}
 	if entry := p.logger.Check(level, message); entry != nil {
-		entry.Write(zap.String("gate", p.Source), zap.String("method", r.Method), zap.String("path", r.URL.Path),
+		entry.Write(zap.String("request_id", id), zap.String("gate", p.Source), zap.String("method", r.Method), zap.String("path", r.URL.Path),
 			zap.Int("status", refusal.Status), zap.NamedError("cause", refusal.Cause))
 	}
 }

@@ -142,6 +142,14 @@ func (s *gateScene) load(global, site string) {
 
 func (s *gateScene) tryLoad(global, site string) error {
 	s.t.Helper()
+	config, _, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(s.caddyfile(global, site)), map[string]any{"filename": "Caddyfile"})
+	if err != nil {
+		return err
+	}
+	return caddy.Load(config, true)
+}
+
+func (s *gateScene) caddyfile(global, site string) string {
 	caddyfile := fmt.Sprintf(`{
 	admin off
 	persist_config off
@@ -170,12 +178,7 @@ http://%s {
 }
 `, global, testIssuer, s.dsn, s.signingKey(), s.words, s.address, strings.ReplaceAll(site, "UPSTREAM", s.upstream.address))
 	// The site is addressed by every Host.
-	caddyfile = strings.Replace(caddyfile, "http://"+s.address, ":"+s.address[strings.LastIndex(s.address, ":")+1:], 1)
-	config, _, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(caddyfile), map[string]any{"filename": "Caddyfile"})
-	if err != nil {
-		return err
-	}
-	return caddy.Load(config, true)
+	return strings.Replace(caddyfile, "http://"+s.address, ":"+s.address[strings.LastIndex(s.address, ":")+1:], 1)
 }
 
 // token signs an access token of the test session.

@@ -75,6 +75,10 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhtt
 	if !issuer.Handles(r.URL.Path) || (s.Metadata && !isResourceMetadata(r.URL.Path)) {
 		return next.ServeHTTP(w, r)
 	}
+	if s.app.rehearsal != nil {
+		s.app.rehearsal.answeredBy(r, s.Source)
+		return nil
+	}
 	if err := s.app.awaitStart(r.Context()); err != nil {
 		// Retry-After, and no 4xx: clients would drop their tokens.
 		w.Header().Set("Retry-After", "2")

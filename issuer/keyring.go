@@ -186,6 +186,15 @@ func (k *KeyRing) KeyIDs() (signs string, verify []string) {
 	return state.kid, verify
 }
 
+// KeyID returns the kid of a public key, its RFC 7638 thumbprint.
+func KeyID(key *ecdsa.PublicKey) (string, error) {
+	public, err := publicJWK(key)
+	if err != nil {
+		return "", err
+	}
+	return public.KeyID(), nil
+}
+
 // publicJWK is the JWK of a public key; its kid is the RFC 7638 thumbprint.
 func publicJWK(key *ecdsa.PublicKey) (jwk.Key, error) {
 	pub, err := jwk.FromRaw(key)

@@ -28,6 +28,8 @@ type Refusal struct {
 	MetadataURL string
 	// Rule that refused; nil: none matched, or none was looked for.
 	Rule *Rule
+	// Identity is who was refused with insufficient_scope; else zero.
+	Identity Identity
 	// Cause is for the log.
 	Cause error
 
@@ -108,10 +110,7 @@ func WriteRefusalHeader(header http.Header, refusal *Refusal) {
 // WriteRefusal answers a refused request. DESIGN: answers of the gate.
 func WriteRefusal(w http.ResponseWriter, r *http.Request, refusal *Refusal) {
 	WriteRefusalHeader(w.Header(), refusal)
-	body, _ := json.Marshal(struct { // strings only: cannot fail
-		Error       string `json:"error"`
-		Description string `json:"error_description"`
-	}{refusal.bodyCode(), refusal.Description})
+	body := refusal.body()
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
@@ -119,6 +118,22 @@ func WriteRefusal(w http.ResponseWriter, r *http.Request, refusal *Refusal) {
 	if r.Method != http.MethodHead {
 		_, _ = w.Write(body)
 	}
+}
+
+// RefusalBody returns the body that WriteRefusal writes.
+func RefusalBody(r *http.Request, refusal *Refusal) string {
+	if r.Method == http.MethodHead {
+		return ""
+	}
+	return string(refusal.body())
+}
+
+func (r *Refusal) body() []byte {
+	body, _ := json.Marshal(struct { // strings only: cannot fail
+		Error       string `json:"error"`
+		Description string `json:"error_description"`
+	}{r.bodyCode(), r.Description})
+	return body
 }
 
 // bodyCode is the code in the JSON body, which has one even where the

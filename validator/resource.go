@@ -82,6 +82,9 @@ func foldTable(table *ruleTable) *ruleTable {
 // Rules returns the rules in the order they were given.
 func (r *Resource) Rules() []*Rule { return slices.Clone(r.table.rules) }
 
+// Identifier returns what access tokens must be for.
+func (r *Resource) Identifier() string { return r.cfg.Resource }
+
 // Scopes returns every scope that a rule names.
 func (r *Resource) Scopes() oauth.ScopeSet {
 	var all oauth.ScopeSet
@@ -275,9 +278,6 @@ func (r *Resource) admit(ctx context.Context, g Grant) (Identity, *Refusal) {
 		return Identity{}, invalidToken(errors.New("the client is not registered any more"))
 	}
 	granted := t.grantedBy(session.Scopes, r.cfg.Catalog)
-	if !g.rule.allows(granted.scopes) {
-		return Identity{}, insufficientScope()
-	}
 	id := Identity{
 		UserID: t.userID, ClientID: t.clientID, SessionID: t.sessionID,
 		Scopes: granted.text, ExpiresAt: t.expiresAt,
@@ -286,6 +286,11 @@ func (r *Resource) admit(ctx context.Context, g Grant) (Identity, *Refusal) {
 		// The grant client_credentials: `sub` is the client. An upstream must not
 		// take it for the user of that name. RFC 9068 section 5.
 		id.UserID = ""
+	}
+	if !g.rule.allows(granted.scopes) {
+		refusal := insufficientScope()
+		refusal.Identity = id
+		return Identity{}, refusal
 	}
 	return id, nil
 }
@@ -302,6 +307,15 @@ func (r *Resource) readSession(ctx context.Context, c *claims) (Session, *Refusa
 		return Session{}, invalidToken(errors.New("the session is another user's or client's"))
 	}
 	return session, nil
+}
+
+// Missing returns what held lacks of the rule's requirement; nil: nothing. Of
+// AccessAny each one returned would do. held is expanded (see Catalog.Expand).
+func (r *Rule) Missing(held oauth.ScopeSet) oauth.ScopeSet {
+	if r.allows(held) {
+		return nil
+	}
+	return r.Scopes.Without(held)
 }
 
 // allows reports whether the scopes meet the rule's requirement.

@@ -1,0 +1,128 @@
+// Package explain says in words and in JSON why a gate decided about a request
+// as it did. It decides nothing: what it tells comes from the gate.
+package explain
+
+import (
+	"net/http"
+	"slices"
+	"time"
+
+	"github.com/caddy-scope/caddy-scope/oauth"
+	"github.com/caddy-scope/caddy-scope/validator"
+)
+
+// Outcome is what became of a request.
+type Outcome string
+
+// The outcomes.
+const (
+	Allowed             Outcome = "allowed"
+	Preflight           Outcome = "preflight" // a CORS preflight, passed on or answered
+	Bypass              Outcome = "bypass"    // the owner's own traffic
+	Unmatched           Outcome = "unmatched" // a short-form gate does not name it
+	Refused             Outcome = "refused"
+	NotGated            Outcome = "not_gated" // no gate stood on its way
+	AuthorizationServer Outcome = "authorization_server"
+)
+
+// Explanation is the whole answer about one request.
+type Explanation struct {
+	// ID and Time are those of a request that happened; zero: none did.
+	ID   string    `json:"id,omitempty"`
+	Time time.Time `json:"time,omitzero"`
+
+	Method string `json:"method"`
+	Host   string `json:"host"`
+	Path   string `json:"path"` // escaped, without the query; see MaxPath
+
+	Outcome  Outcome `json:"outcome"`
+	Gate     string  `json:"gate,omitempty"`     // where it is configured, such as "Caddyfile:31"
+	Resource string  `json:"resource,omitempty"` // what tokens must be for
+	Rule     *Rule   `json:"rule,omitempty"`     // nil: none decided
+
+	Caller *Caller  `json:"caller,omitempty"` // nil: nobody in particular
+	Missed []string `json:"missing_scopes,omitempty"`
+
+	// Answer is what the client is sent. Of a request that passes it is the
+	// upstream's affair, and nil.
+	Answer *Answer `json:"answer,omitempty"`
+	// Forwarded are the identity headers that the upstream gets.
+	Forwarded http.Header `json:"forwarded,omitempty"`
+	// Handler that the request comes to behind the gates, such as "reverse_proxy
+	// localhost:9001"; known offline only.
+	Handler string `json:"handler,omitempty"`
+
+	Cause string   `json:"cause,omitempty"` // what the client does not hear
+	Notes []string `json:"notes,omitempty"` // what the answer assumes, and what to do
+}
+
+// MaxPath bounds Explanation.Path in bytes.
+const MaxPath = 2048
+
+// Rule is the rule that decided.
+type Rule struct {
+	Text   string   `json:"text"`
+	Source string   `json:"source,omitempty"`
+	Access string   `json:"access"`
+	Scopes []string `json:"scopes,omitempty"` // needed: all of them, of access any one
+}
+
+// Caller is who a good token is of.
+type Caller struct {
+	ClientID  string   `json:"client_id"`
+	UserID    string   `json:"user_id,omitempty"` // empty: the client acts for itself
+	SessionID string   `json:"session_id"`
+	Scopes    []string `json:"scopes"` // held, with what they imply
+}
+
+// Answer is an answer of the gate.
+type Answer struct {
+	Status int         `json:"status"`
+	Header http.Header `json:"headers"`
+	Body   string      `json:"body,omitempty"`
+}
+
+// Passes reports whether the request gets behind the gate.
+func (e *Explanation) Passes() bool { return e.Outcome != Refused }
+
+// Request begins the explanation of a request.
+func Request(r *http.Request) *Explanation {
+	path := r.URL.EscapedPath()
+	return &Explanation{Method: r.Method, Host: r.Host, Path: path[:min(len(path), MaxPath)]}
+}
+
+// Decide adds a rule and the caller that it let in. rule may be nil.
+func (e *Explanation) Decide(rule *validator.Rule, caller validator.Identity) {
+	if rule != nil {
+		e.Rule = &Rule{Text: rule.String(), Source: rule.Source, Access: string(rule.Access), Scopes: rule.Scopes}
+	}
+	if caller.SessionID == "" {
+		return
+	}
+	held, _ := oauth.ParseScope(caller.Scopes) // ours, well-formed
+	e.Caller = &Caller{ClientID: caller.ClientID, UserID: caller.UserID, SessionID: caller.SessionID, Scopes: append([]string{}, held...)}
+	if rule != nil && (rule.Access == validator.AccessScopes || rule.Access == validator.AccessAny) {
+		e.Missed = rule.Missing(held)
+	}
+}
+
+// Refuse adds a refusal with the header fields that were sent for it.
+func (e *Explanation) Refuse(refusal *validator.Refusal, header http.Header, body string) {
+	e.Outcome = Refused
+	e.Decide(refusal.Rule, refusal.Identity)
+	if e.Caller == nil && e.Rule != nil {
+		e.Missed = slices.Clone(e.Rule.Scopes) // no good token: it lacks them all
+	}
+	e.Answer = &Answer{Status: refusal.Status, Header: header, Body: body}
+	if refusal.Cause != nil {
+		e.Cause = refusal.Cause.Error()
+	}
+	switch {
+	case refusal.Code == oauth.CodeAccessDenied:
+		e.note("no rule names this method and path: to open it, add a rule such as \"" + e.Method + " " + e.Path + " SCOPE\" to the gate")
+	case refusal.Code == oauth.CodeInsufficientScope:
+		e.note("the client must ask the user for the missing scope: the challenge tells it so")
+	}
+}
+
+func (e *Explanation) note(text string) { e.Notes = append(e.Notes, text) }
