@@ -20,6 +20,8 @@ import (
 	"time"
 
 	"golang.org/x/oauth2"
+
+	"github.com/caddy-scope/caddy-scope/e2e/cluster"
 )
 
 // twoNodes are two gateways of one issuer and one Postgres, as behind a load
@@ -168,11 +170,7 @@ func (n *twoNodes) reload(change func(config string) string) {
 		n.t.Fatal(err)
 	}
 	writeFile(n.t, n.second.Caddyfile, change(string(text)))
-	binary, err := caddyBinary()
-	if err != nil {
-		n.t.Fatal(err)
-	}
-	reload := exec.CommandContext(n.t.Context(), binary, "reload", "--force", "--config", n.second.Caddyfile, "--adapter", "caddyfile", "--address", n.admin)
+	reload := exec.CommandContext(n.t.Context(), cluster.Binary(n.t), "reload", "--force", "--config", n.second.Caddyfile, "--adapter", "caddyfile", "--address", n.admin)
 	reload.Env = n.second.env()
 	if out, err := reload.CombinedOutput(); err != nil {
 		n.t.Fatalf("reload: %v\n%s", err, out)

@@ -23,6 +23,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/caddy-scope/caddy-scope/e2e/cluster"
 	"github.com/caddy-scope/caddy-scope/issuer"
 	"github.com/caddy-scope/caddy-scope/postgres/postgrestest"
 )
@@ -32,19 +33,7 @@ const (
 	password = "correct horse battery"
 )
 
-// caddyBinary builds cmd/caddy once for all tests of the package.
-var caddyBinary = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "caddy-scope-e2e")
-	if err != nil {
-		return "", err
-	}
-	binary := filepath.Join(dir, "caddy")
-	build := exec.Command("go", "build", "-o", binary, "../cmd/caddy")
-	if out, err := build.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("build caddy: %w\n%s", err, out)
-	}
-	return binary, nil
-})
+func TestMain(m *testing.M) { cluster.Main(m) }
 
 // scene is a running gateway with an upstream that records what it received.
 type scene struct {
@@ -201,11 +190,7 @@ func (s *scene) env() []string {
 // start runs the gateway until the test ends and waits until it is ready.
 func (s *scene) start() {
 	s.t.Helper()
-	binary, err := caddyBinary()
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	run := exec.Command(binary, "run", "--config", s.Caddyfile, "--adapter", "caddyfile")
+	run := exec.Command(cluster.Binary(s.t), "run", "--config", s.Caddyfile, "--adapter", "caddyfile")
 	run.Env, run.Stdout, run.Stderr = s.env(), s.Log, s.Log
 	if err := run.Start(); err != nil {
 		s.t.Fatal(err)

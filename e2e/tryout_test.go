@@ -19,6 +19,8 @@ import (
 	"time"
 
 	"golang.org/x/oauth2"
+
+	"github.com/caddy-scope/caddy-scope/e2e/cluster"
 )
 
 // tryOut is what `make run` starts: Caddyfile.example with a Postgres of its
@@ -35,10 +37,6 @@ const demoPassword = "a password of the test"
 
 func startTryOut(t *testing.T) *tryOut {
 	t.Helper()
-	caddy, err := caddyBinary()
-	if err != nil {
-		t.Fatal(err)
-	}
 	dir, err := os.MkdirTemp("", "caddy-scope-tryout") // short: a socket is in it
 	if err != nil {
 		t.Fatal(err)
@@ -55,7 +53,7 @@ func startTryOut(t *testing.T) *tryOut {
 		t.Fatal(err)
 	}
 	writeFile(t, filepath.Join(dir, "Caddyfile.example"), string(example))
-	if err := os.Symlink(caddy, filepath.Join(dir, "bin", "caddy")); err != nil {
+	if err := os.Symlink(cluster.Binary(t), filepath.Join(dir, "bin", "caddy")); err != nil {
 		t.Fatal(err)
 	}
 	ports := freePorts(t, 4)

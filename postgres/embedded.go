@@ -189,7 +189,7 @@ func (e *Embedded) launch() error {
 	for name, value := range settings {
 		args = append(args, "-c", name+"="+value)
 	}
-	cmd := e.command(context.Background(), "postgres", e.pgdata(), args...)
+	cmd := e.Command(context.Background(), "postgres", e.pgdata(), args...)
 	cmd.Cancel = nil
 	cmd.Stderr, cmd.Stdout = e.stderr, e.stderr
 
@@ -328,10 +328,10 @@ func (e *Embedded) stopOrphan(ctx context.Context) error {
 	return nil
 }
 
-// command runs one of the server's programs as the unprivileged user, with an
+// Command runs one of the server's programs as the unprivileged user, with an
 // environment that holds none of the gateway's secrets, in a process group of
 // its own: Ctrl-C on the terminal is for the gateway, which stops the server last.
-func (e *Embedded) command(ctx context.Context, program, dir string, args ...string) *exec.Cmd {
+func (e *Embedded) Command(ctx context.Context, program, dir string, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, filepath.Join(e.bin, program), args...)
 	cmd.Dir = dir
 	cmd.Env = []string{"PATH=" + e.bin + ":/usr/local/bin:/usr/bin:/bin", "LC_ALL=C", "LANG=C", "TZ=UTC", "HOME=" + dir}

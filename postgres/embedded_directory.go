@@ -101,7 +101,7 @@ func (e *Embedded) initdb(ctx context.Context) error {
 	if e.cfg.Ephemeral {
 		args = append(args, "--no-sync")
 	}
-	cmd := e.command(ctx, "initdb", fresh, args...)
+	cmd := e.Command(ctx, "initdb", fresh, args...)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("initdb: %w: %s", err, bytes.TrimSpace(out))
 	}

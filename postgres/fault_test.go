@@ -5,10 +5,7 @@ package postgres_test
 import (
 	"context"
 	"errors"
-	"net"
-	"net/url"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -111,81 +108,12 @@ func TestCommitThatTheStandbyDidNotConfirmIsAnError(t *testing.T) {
 	}
 }
 
-// wire is a TCP proxy to a server's socket that can fall silent or cut.
-type wire struct {
-	net.Listener
-	silent atomic.Bool
-	mu     sync.Mutex
-	conns  []net.Conn
-}
-
-func newWire(t *testing.T, dsn string) (*wire, string) {
-	t.Helper()
-	u, err := url.Parse(dsn)
-	if err != nil {
-		t.Fatal(err)
-	}
-	query := u.Query()
-	socket := query.Get("host") + "/.s.PGSQL." + query.Get("port")
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	w := &wire{Listener: l}
-	t.Cleanup(func() { l.Close(); w.cut() })
-	go func() {
-		for {
-			client, err := l.Accept()
-			if err != nil {
-				return
-			}
-			server, err := net.Dial("unix", socket)
-			if err != nil {
-				client.Close()
-				continue
-			}
-			w.mu.Lock()
-			w.conns = append(w.conns, client, server)
-			w.mu.Unlock()
-			for _, pair := range [][2]net.Conn{{client, server}, {server, client}} {
-				go func() {
-					buf := make([]byte, 32<<10)
-					for {
-						n, err := pair[0].Read(buf)
-						if err != nil {
-							pair[1].Close()
-							return
-						}
-						if !w.silent.Load() {
-							_, _ = pair[1].Write(buf[:n])
-						}
-					}
-				}()
-			}
-		}
-	}()
-	host, port, _ := net.SplitHostPort(l.Addr().String())
-	query.Set("host", host)
-	query.Set("port", port)
-	u.RawQuery = query.Encode()
-	return w, u.String()
-}
-
-func (w *wire) cut() {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	for _, c := range w.conns {
-		c.Close()
-	}
-	w.conns = nil
-}
-
 // T-32: a server that falls silent costs the deadline, not the
 // answer; a wrong one is never given; recovery needs nobody.
 func TestSilentServerIsAnUnknownOutcomeAndRecovers(t *testing.T) {
 	t.Parallel()
 	s := newScene(t)
-	w, dsn := newWire(t, s.dsn)
+	w, dsn := postgrestest.NewWire(t, s.dsn)
 	db, err := postgres.Open(s.ctx, postgres.Config{DSN: dsn, Timeout: 300 * time.Millisecond})
 	s.must(err)
 	defer db.Close()
@@ -194,7 +122,7 @@ func TestSilentServerIsAnUnknownOutcomeAndRecovers(t *testing.T) {
 	if _, err := reader.ReadSession(s.ctx, session.ID); err != nil {
 		t.Fatal(err)
 	}
-	w.silent.Store(true)
+	w.Lose()
 	start := time.Now()
 	if _, err := reader.ReadSession(s.ctx, session.ID); err == nil || errors.Is(err, validator.ErrSessionEnded) {
 		t.Errorf("read: %v", err)
@@ -208,8 +136,8 @@ func TestSilentServerIsAnUnknownOutcomeAndRecovers(t *testing.T) {
 	if took := time.Since(start); took > 2*time.Second {
 		t.Errorf("three answers took %s", took)
 	}
-	w.cut()
-	w.silent.Store(false)
+	w.Cut()
+	w.Heal(t)
 	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(50 * time.Millisecond) {
 		if _, err := reader.ReadSession(s.ctx, session.ID); err == nil {
 			break

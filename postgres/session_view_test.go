@@ -14,6 +14,7 @@ import (
 	"github.com/caddy-scope/caddy-scope/issuer"
 	"github.com/caddy-scope/caddy-scope/oauth"
 	"github.com/caddy-scope/caddy-scope/postgres"
+	"github.com/caddy-scope/caddy-scope/postgres/postgrestest"
 	"github.com/caddy-scope/caddy-scope/validator"
 )
 
@@ -172,10 +173,10 @@ func TestDeadNotificationsDelayNoLongerThanThePoll(t *testing.T) {
 func TestNodeWithoutADatabaseAdmitsNothingOnceItsViewIsStale(t *testing.T) {
 	t.Parallel()
 	s := newScene(t)
-	w, dsn := newWire(t, s.dsn)
+	w, dsn := postgrestest.NewWire(t, s.dsn)
 	session, n := s.session("jobs:read"), s.node(dsn, false)
 	s.knows(n, session)
-	w.silent.Store(true)
+	w.Lose()
 	cut := time.Now()
 	s.exec(`UPDATE gpt_sessions SET revoked_at = now()`)
 	for {
@@ -197,8 +198,8 @@ func TestNodeWithoutADatabaseAdmitsNothingOnceItsViewIsStale(t *testing.T) {
 	if state := n.State(); state.Fresh {
 		t.Errorf("%+v", state)
 	}
-	w.silent.Store(false)
-	w.cut()
+	w.Heal(t)
+	w.Cut()
 	s.eventually("the view is fresh again", func() bool { return n.State().Fresh })
 	s.refusedWithin(n, session, postgres.DefaultMaxStaleness)
 }

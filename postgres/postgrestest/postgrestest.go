@@ -1,4 +1,6 @@
-// Package postgrestest gives each test a database of its own on a real server.
+// Package postgrestest gives each test a database of its own on a real server;
+// where the server itself is to fail, a server of its own (Server), and a
+// network that fails between (Wire).
 package postgrestest
 
 import (
