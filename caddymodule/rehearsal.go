@@ -34,7 +34,7 @@ type rehearsal struct {
 
 	notes       []string
 	explanation *explain.Explanation // of the request under way, by the gate it met last
-	session     validator.Session    // of the token under way
+	session     *validator.Session   // of the token under way
 }
 
 // rehearsedRequest is a request to explain.
@@ -249,9 +249,12 @@ func (h *rehearsal) VerificationKey(kid string) (*ecdsa.PublicKey, bool) {
 }
 
 // ReadSession implements validator.SessionReader: every session lives.
-func (h *rehearsal) ReadSession(context.Context, string) (validator.Session, error) {
+func (h *rehearsal) ReadSession(context.Context, string) (*validator.Session, error) {
 	return h.session, nil
 }
+
+// Holds implements validator.SessionReader: another request has another session.
+func (h *rehearsal) Holds(*validator.Session) bool { return false }
 
 // answerWriter keeps an answer.
 type answerWriter struct {

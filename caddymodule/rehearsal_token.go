@@ -40,7 +40,7 @@ func (h *rehearsal) tokenFor(q rehearsedRequest, resource string) (string, []str
 		}
 	}
 	scopes := oauth.NewScopeSet(q.scopes...)
-	h.session = validator.Session{UserID: "user", ClientID: client, Scopes: scopes}
+	h.session = &validator.Session{UserID: "user", ClientID: client, Scopes: scopes}
 	now := time.Now()
 	token, err := h.sign(map[string]any{
 		"iss": h.app.issuer, "aud": resource, "sub": "user", "client_id": client, "sid": uuid.NewString(), "jti": uuid.NewString(),
@@ -89,7 +89,7 @@ func (h *rehearsal) givenToken(token string) (string, []string, error) {
 	if err != nil {
 		return "", nil, fmt.Errorf("--token: %w", err)
 	}
-	h.session = validator.Session{UserID: text("sub"), ClientID: text("client_id"), Scopes: scopes}
+	h.session = &validator.Session{UserID: text("sub"), ClientID: text("client_id"), Scopes: scopes}
 	if _, known := h.VerificationKey(head.KID); known && head.KID != rehearsalKey {
 		return token, notes, nil
 	}

@@ -150,11 +150,16 @@ func (a *App) VerificationKey(kid string) (*ecdsa.PublicKey, bool) {
 }
 
 // ReadSession implements validator.SessionReader for the gates.
-func (a *App) ReadSession(ctx context.Context, sessionID string) (validator.Session, error) {
+func (a *App) ReadSession(ctx context.Context, sessionID string) (*validator.Session, error) {
 	if a.runtime == nil {
-		return validator.Session{}, errNotStarted
+		return nil, errNotStarted
 	}
 	return a.runtime.sessions.ReadSession(ctx, sessionID)
+}
+
+// Holds implements validator.SessionReader for the gates.
+func (a *App) Holds(session *validator.Session) bool {
+	return a.runtime != nil && a.runtime.sessions.Holds(session)
 }
 
 // dpopProofs checks the proofs of possession that come to the gates. Requests

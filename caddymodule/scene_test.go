@@ -53,22 +53,24 @@ type gateScene struct {
 // heldSessions stands in for Postgres.
 type heldSessions struct {
 	mu   sync.Mutex
-	live map[string]validator.Session
+	live map[string]*validator.Session
 	down atomic.Bool
 }
 
-func (s *heldSessions) ReadSession(_ context.Context, id string) (validator.Session, error) {
+func (s *heldSessions) ReadSession(_ context.Context, id string) (*validator.Session, error) {
 	if s.down.Load() {
-		return validator.Session{}, errors.New("connection refused")
+		return nil, errors.New("connection refused")
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	session, ok := s.live[id]
 	if !ok {
-		return validator.Session{}, validator.ErrSessionEnded
+		return nil, validator.ErrSessionEnded
 	}
 	return session, nil
 }
+
+func (s *heldSessions) Holds(*validator.Session) bool { return false }
 
 func (s *heldSessions) revoke(id string) {
 	s.mu.Lock()
@@ -79,9 +81,8 @@ func (s *heldSessions) revoke(id string) {
 func (s *heldSessions) narrow(id string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	session := s.live[id]
-	session.Scopes = oauth.NewScopeSet("jobs:write")
-	s.live[id] = session
+	was := s.live[id]
+	s.live[id] = &validator.Session{UserID: was.UserID, ClientID: was.ClientID, Scopes: oauth.NewScopeSet("jobs:write")}
 }
 
 type heldKeys struct{ key *ecdsa.PrivateKey }
@@ -119,7 +120,7 @@ func prepareGateScene(t testing.TB) *gateScene {
 	}
 	s := &gateScene{
 		t: t, key: key, dsn: "postgres://nobody@127.0.0.1:1/none", address: freeAddress(t), upstream: newRecorder(t),
-		sessions: &heldSessions{live: map[string]validator.Session{
+		sessions: &heldSessions{live: map[string]*validator.Session{
 			testSession: {UserID: "user-1", ClientID: "gpt", Scopes: oauth.NewScopeSet("jobs:read", "jobs:write")},
 		}},
 	}

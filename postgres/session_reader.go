@@ -24,7 +24,7 @@ const maxKnownScopeSets = 1024
 // share round trips; see sharedTrips.
 type SessionReader struct {
 	db    *DB
-	trips sharedTrips[uuid.UUID, sessionState]
+	trips sharedTrips[uuid.UUID, *validator.Session]
 
 	scopesMu sync.RWMutex
 	scopes   map[string]oauth.ScopeSet
@@ -35,30 +35,26 @@ var _ validator.SessionReader = (*SessionReader)(nil)
 // NewSessionReader returns a reader of db.
 func NewSessionReader(db *DB) *SessionReader {
 	r := &SessionReader{db: db, scopes: map[string]oauth.ScopeSet{}}
-	r.trips = sharedTrips[uuid.UUID, sessionState]{what: "session reads", run: r.readAll}
+	r.trips = sharedTrips[uuid.UUID, *validator.Session]{what: "session reads", run: r.readAll}
 	return r
 }
 
-// sessionState is a live session as its row stood at the read.
-type sessionState struct {
-	validator.Session
-	remaining time.Duration // of its life
-}
-
-type sessionRead = passenger[uuid.UUID, sessionState]
+type sessionRead = passenger[uuid.UUID, *validator.Session]
 
 // ReadSession is described at validator.SessionReader.
-func (r *SessionReader) ReadSession(ctx context.Context, sessionID string) (validator.Session, error) {
+func (r *SessionReader) ReadSession(ctx context.Context, sessionID string) (*validator.Session, error) {
 	id, ok := parseID(sessionID)
 	if !ok {
-		return validator.Session{}, validator.ErrSessionEnded
+		return nil, validator.ErrSessionEnded
 	}
-	state, err := r.read(ctx, id)
-	return state.Session, err
+	return r.read(ctx, id)
 }
 
-// read returns the state of the session at some moment after it was called.
-func (r *SessionReader) read(ctx context.Context, id uuid.UUID) (sessionState, error) {
+// Holds is described at validator.SessionReader: every request reads.
+func (r *SessionReader) Holds(*validator.Session) bool { return false }
+
+// read returns the session as its row stood at some moment after the call.
+func (r *SessionReader) read(ctx context.Context, id uuid.UUID) (*validator.Session, error) {
 	return r.trips.join(ctx, id)
 }
 
@@ -72,9 +68,10 @@ func (r *SessionReader) readAll(ctx context.Context, batch []*sessionRead) {
 	for i, read := range batch {
 		ids[i] = pgtype.UUID{Bytes: read.ask, Valid: true}
 	}
-	found := make(map[uuid.UUID]sessionState, len(batch))
+	found := make(map[uuid.UUID]*validator.Session, len(batch))
 	err := r.db.read(context.WithoutCancel(ctx), "read sessions", func(ctx context.Context, conn *pgxpool.Conn) error {
 		clear(found)
+		sent := time.Now() // before the server reads its clock
 		rows, err := conn.Query(ctx, r.db.sql(readSessionsSQL), pgx.QueryResultFormats{1, 1, 1, 1, 1}, ids)
 		if err != nil {
 			return err
@@ -85,22 +82,22 @@ func (r *SessionReader) readAll(ctx context.Context, batch []*sessionRead) {
 			if len(raw[0]) != 16 || len(raw[4]) != 8 {
 				return errors.New("a session row is not of the expected types")
 			}
-			found[uuid.UUID(raw[0])] = sessionState{
-				Session:   validator.Session{UserID: string(raw[1]), ClientID: string(raw[2]), Scopes: r.scopeSet(raw[3])},
-				remaining: time.Duration(binary.BigEndian.Uint64(raw[4])) * time.Millisecond,
+			remaining := time.Duration(binary.BigEndian.Uint64(raw[4])) * time.Millisecond
+			found[uuid.UUID(raw[0])] = &validator.Session{
+				UserID: string(raw[1]), ClientID: string(raw[2]), Scopes: r.scopeSet(raw[3]), Until: sent.Add(remaining),
 			}
 		}
 		return rows.Err()
 	})
 	for _, read := range batch {
-		state, ok := found[read.ask]
+		session, ok := found[read.ask]
 		switch {
 		case err != nil:
 			read.err = err
 		case !ok:
 			read.err = validator.ErrSessionEnded
 		default:
-			read.answer = state
+			read.answer = session
 		}
 	}
 }

@@ -34,10 +34,14 @@ const (
 // that fails too they are refused.
 type SessionView struct {
 	db           *DB
-	read         func(context.Context, uuid.UUID) (sessionState, error)
+	read         func(context.Context, uuid.UUID) (*validator.Session, error)
 	maxStaleness time.Duration
 
 	fresh atomic.Pointer[freshness] // nil: never loaded
+
+	// heard is the generation of what the polls brought that the known sessions
+	// are in accord with: a session that is marked with it stands as it was read.
+	heard atomic.Uint64
 
 	// mu orders what a poll brings and what a read found: a read that was sent
 	// before a change was known is not remembered after it.
@@ -45,7 +49,7 @@ type SessionView struct {
 	generation uint64 // of what the polls brought
 	reloaded   uint64 // generation of the last load in full
 	marks      map[uuid.UUID]mark
-	known      *otter.Cache[uuid.UUID, *knownSession]
+	known      *otter.Cache[uuid.UUID, *validator.Session]
 	pruned     time.Time
 
 	poller viewPoller
@@ -59,12 +63,9 @@ type mark struct {
 	ended      bool
 }
 
-// knownSession is a session as it was read, until it ends by itself or the view
-// hears otherwise.
-type knownSession struct {
-	validator.Session
-	until time.Time
-}
+// generations counts for all views of the process, so that a session which one
+// view has marked never holds for another.
+var generations atomic.Uint64
 
 // freshness is how long the view may be trusted.
 type freshness struct {
@@ -85,20 +86,32 @@ func NewSessionView(db *DB, reader *SessionReader, maxStaleness time.Duration) *
 	}
 	return &SessionView{
 		db: db, read: reader.read, maxStaleness: maxStaleness, marks: make(map[uuid.UUID]mark),
-		known: otter.Must(&otter.Options[uuid.UUID, *knownSession]{MaximumSize: maxKnownSessions}),
+		known: otter.Must(&otter.Options[uuid.UUID, *validator.Session]{MaximumSize: maxKnownSessions}),
 	}
 }
 
+// Holds is described at validator.SessionReader: a session stands as it was read
+// while the view is fresh and has heard of no change of any session since. Its
+// caller comes with every request and has found the session already, so that a
+// look-up is spared.
+func (v *SessionView) Holds(session *validator.Session) bool {
+	now := time.Now()
+	return session.Mark.Load() == v.heard.Load() && v.isFresh(now) && now.Before(session.Until)
+}
+
 // ReadSession is described at validator.SessionReader.
-func (v *SessionView) ReadSession(ctx context.Context, sessionID string) (validator.Session, error) {
+func (v *SessionView) ReadSession(ctx context.Context, sessionID string) (*validator.Session, error) {
 	id, ok := parseID(sessionID)
 	if !ok {
-		return validator.Session{}, validator.ErrSessionEnded
+		return nil, validator.ErrSessionEnded
 	}
 	now := time.Now()
 	if v.isFresh(now) {
-		if session, ok := v.known.GetIfPresent(id); ok && now.Before(session.until) {
-			return session.Session, nil
+		// In this order: what apply removes meanwhile gets the older mark.
+		heard := v.heard.Load()
+		if session, ok := v.known.GetIfPresent(id); ok && now.Before(session.Until) {
+			session.Mark.Store(heard)
+			return session, nil
 		}
 	}
 	return v.readThrough(ctx, id)
@@ -119,7 +132,7 @@ func (v *SessionView) Alive(sessionID string) (alive, certain bool) {
 	}
 	now := time.Now()
 	session, ok := v.known.GetIfPresent(id)
-	return ok, ok && v.isFresh(now) && now.Before(session.until)
+	return ok, ok && v.isFresh(now) && now.Before(session.Until)
 }
 
 func (v *SessionView) isFresh(now time.Time) bool {
@@ -131,17 +144,17 @@ var errStaleRead = errors.New("the session was read too long ago to be trusted, 
 
 // readThrough reads the row, asks the view about it afterwards, and remembers
 // the session if the view can be trusted to hear of its end.
-func (v *SessionView) readThrough(ctx context.Context, id uuid.UUID) (validator.Session, error) {
+func (v *SessionView) readThrough(ctx context.Context, id uuid.UUID) (*validator.Session, error) {
 	v.mu.Lock()
 	generation, m := v.generation, v.marks[id]
 	v.mu.Unlock()
 	if m.ended {
-		return validator.Session{}, validator.ErrSessionEnded
+		return nil, validator.ErrSessionEnded
 	}
 	sent := time.Now()
-	state, err := v.read(ctx, id)
+	session, err := v.read(ctx, id)
 	if err != nil {
-		return validator.Session{}, err
+		return nil, err
 	}
 	now := time.Now()
 	v.mu.Lock()
@@ -149,16 +162,17 @@ func (v *SessionView) readThrough(ctx context.Context, id uuid.UUID) (validator.
 	// What the view has heard meanwhile may be newer than the row that was read.
 	m = v.marks[id]
 	if m.ended {
-		return validator.Session{}, validator.ErrSessionEnded
+		return nil, validator.ErrSessionEnded
 	}
 	fresh := v.isFresh(now)
 	if now.Sub(sent) > v.maxStaleness && (!fresh || m.generation > generation) {
-		return validator.Session{}, errStaleRead
+		return nil, errStaleRead
 	}
 	if fresh && m.generation <= generation && v.reloaded <= generation {
-		v.known.Set(id, &knownSession{state.Session, sent.Add(state.remaining)})
+		session.Mark.Store(v.generation)
+		v.known.Set(id, session)
 	}
-	return state.Session, nil
+	return session, nil
 }
 
 // apply takes in what a poll brought. sent is when the poll was sent: the view
@@ -167,7 +181,7 @@ func (v *SessionView) apply(sent time.Time, full bool, revocations []revocation)
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if full || len(revocations) > 0 {
-		v.generation++
+		v.generation = generations.Add(1)
 	}
 	everything := full
 	for _, r := range revocations {
@@ -183,6 +197,7 @@ func (v *SessionView) apply(sent time.Time, full bool, revocations []revocation)
 		v.reloaded = v.generation
 		v.known.InvalidateAll()
 	}
+	v.heard.Store(v.generation)
 	v.prune(sent)
 	v.fresh.Store(&freshness{until: sent.Add(v.maxStaleness), wall: sent.Add(2 * v.maxStaleness).UnixNano()})
 }

@@ -18,20 +18,20 @@ type viewScene struct {
 	*SessionView
 	t      *testing.T
 	id     uuid.UUID
-	rows   int    // times the row was read
-	during func() // runs while the row is being read
-	row    func() sessionState
+	rows   int           // times the row was read
+	during func()        // runs while the row is being read
+	left   time.Duration // of the row's session
+	kept   *validator.Session
 }
 
 func newViewScene(t *testing.T) *viewScene {
-	s := &viewScene{t: t, id: uuid.New(), during: func() {}}
-	s.row = func() sessionState { return sessionState{validator.Session{UserID: "ada", ClientID: "app"}, time.Hour} }
+	s := &viewScene{t: t, id: uuid.New(), during: func() {}, left: time.Hour}
 	s.SessionView = NewSessionView(&DB{logger: zap.NewNop()}, &SessionReader{}, time.Second)
-	s.read = func(context.Context, uuid.UUID) (sessionState, error) {
+	s.read = func(context.Context, uuid.UUID) (*validator.Session, error) {
 		s.rows++
-		state := s.row()
+		session := &validator.Session{UserID: "ada", ClientID: "app", Until: time.Now().Add(s.left)}
 		s.during()
-		return state, nil
+		return session, nil
 	}
 	return s
 }
@@ -40,8 +40,12 @@ func (s *viewScene) poll(revocations ...revocation) {
 	s.apply(time.Now(), s.fresh.Load() == nil, revocations)
 }
 
-func (s *viewScene) ask() error {
-	_, err := s.ReadSession(s.t.Context(), s.id.String())
+// ask asks as a gate does: first whether what it was told before still holds.
+func (s *viewScene) ask() (err error) {
+	if s.kept != nil && s.Holds(s.kept) {
+		return nil
+	}
+	s.kept, err = s.ReadSession(s.t.Context(), s.id.String())
 	return err
 }
 
@@ -143,11 +147,41 @@ func TestSlowReadWithoutAViewIsNotTrusted(t *testing.T) {
 	}
 }
 
+// TestSessionHoldsUntilTheViewHearsOfAnother: then it is looked up again, and
+// not read. No view vouches for what another has read.
+func TestSessionHoldsUntilTheViewHearsOfAnother(t *testing.T) {
+	s, other := newViewScene(t), newViewScene(t)
+	s.poll()
+	other.poll()
+	if err := s.ask(); err != nil || !s.Holds(s.kept) {
+		t.Fatalf("%v, or a session that was just read does not hold", err)
+	}
+	if other.Holds(s.kept) {
+		t.Error("a view vouches for the session of another")
+	}
+	s.poll() // nothing new
+	if !s.Holds(s.kept) {
+		t.Error("a session does not hold although nothing happened")
+	}
+	s.poll(revocation{session: uuid.New(), ended: true, remaining: time.Hour})
+	if s.Holds(s.kept) {
+		t.Error("a session holds although something happened that may concern it")
+	}
+	if err := s.ask(); err != nil || !s.Holds(s.kept) {
+		t.Errorf("%v, or a session that was looked up again does not hold", err)
+	}
+	s.wantReads(1, "a revocation of another session")
+	s.poll(s.ended())
+	if s.Holds(s.kept) {
+		t.Error("an ended session holds")
+	}
+}
+
 // TestSessionEndsByItself at its time, whatever the view has heard.
 func TestSessionEndsByItself(t *testing.T) {
 	s := newViewScene(t)
 	s.poll()
-	s.row = func() sessionState { return sessionState{validator.Session{UserID: "ada"}, -time.Millisecond} }
+	s.left = -time.Millisecond
 	_ = s.ask()
 	_ = s.ask()
 	s.wantReads(2, "at its end")

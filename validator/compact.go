@@ -9,7 +9,6 @@ import (
 	"io"
 	"math/big"
 	"strings"
-	"time"
 	"unicode/utf8"
 )
 
@@ -184,23 +183,22 @@ func stringMember(members map[string]json.RawMessage, name string) (string, erro
 
 // timeMember returns a member that must be a JSON integer: seconds since 1970,
 // after 0 and before the year 36812.
-func timeMember(members map[string]json.RawMessage, name string) (time.Time, error) {
+func timeMember(members map[string]json.RawMessage, name string) (seconds int64, err error) {
 	raw, ok := members[name]
 	if !ok {
-		return time.Time{}, errMalformed(name + " is missing")
+		return 0, errMalformed(name + " is missing")
 	}
 	if len(raw) > 12 {
-		return time.Time{}, errMalformed(name + " is out of bounds")
+		return 0, errMalformed(name + " is out of bounds")
 	}
-	var seconds int64
 	for _, c := range raw {
 		if c < '0' || c > '9' {
-			return time.Time{}, errMalformed(name + " is not an integer")
+			return 0, errMalformed(name + " is not an integer")
 		}
 		seconds = seconds*10 + int64(c-'0')
 	}
 	if seconds <= 0 {
-		return time.Time{}, errMalformed(fmt.Sprintf("%s is %d", name, seconds))
+		return 0, errMalformed(fmt.Sprintf("%s is %d", name, seconds))
 	}
-	return time.Unix(seconds, 0), nil
+	return seconds, nil
 }

@@ -5,6 +5,7 @@ import (
 	"crypto/ecdsa"
 	"errors"
 	"net/http"
+	"sync/atomic"
 	"time"
 
 	"github.com/caddy-scope/caddy-scope/dpop"
@@ -20,18 +21,29 @@ type KeySource interface {
 // ErrSessionEnded: the session was revoked, has expired or never was.
 var ErrSessionEnded = errors.New("session ended")
 
-// SessionReader reads session state. ErrSessionEnded: the session is not
-// alive. Any other error means that the state cannot be confirmed, and the
-// request is answered with 503.
+// SessionReader reads session state.
 type SessionReader interface {
-	ReadSession(ctx context.Context, sessionID string) (Session, error)
+	// ReadSession returns the session as it stands. ErrSessionEnded: it is not
+	// alive. Any other error means that the state cannot be confirmed, and the
+	// request is answered with 503.
+	ReadSession(ctx context.Context, sessionID string) (*Session, error)
+	// Holds reports whether what ReadSession returned would be returned again, as
+	// far as that can be told without a look-up; false: read it. It is asked at
+	// every request, with sessions of any reader, also of one that a reload
+	// replaced.
+	Holds(*Session) bool
 }
 
-// Session is what a live session allows.
+// Session is what a live session allows. Once returned it is not changed, but
+// for its mark.
 type Session struct {
 	UserID   string
 	ClientID string
 	Scopes   oauth.ScopeSet // as they stand now; a token never exceeds them
+	Until    time.Time      // when it ends by itself; zero: not known
+
+	// Mark is the reader's own, for Holds. Zero: it never holds.
+	Mark atomic.Uint64
 }
 
 // Config makes a Resource.

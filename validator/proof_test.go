@@ -168,7 +168,7 @@ func TestGateUsesTheProofLast(t *testing.T) {
 	b.sessions.End(validatortest.SessionID)
 	_, refusal := b.send("DPoP "+b.token, b.proof(b.key))
 	wantRefusal(t, refusal, 401, "invalid_token")
-	b.sessions.Put(validatortest.SessionID, validator.Session{UserID: validatortest.UserID, ClientID: validatortest.ClientID})
+	b.sessions.Put(validatortest.SessionID, &validator.Session{UserID: validatortest.UserID, ClientID: validatortest.ClientID})
 	_, refusal = b.send("DPoP "+b.token, b.proof(b.key))
 	wantRefusal(t, refusal, 403, "insufficient_scope")
 	if challenge := challengeOf(refusal).Get("WWW-Authenticate"); !strings.HasPrefix(challenge, "DPoP ") || !strings.Contains(challenge, `scope="jobs:read"`) {

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unique"
 
 	"github.com/caddy-scope/caddy-scope/dpop"
 	"github.com/caddy-scope/caddy-scope/oauth"
@@ -22,6 +23,7 @@ type Resource struct {
 	verifier    *verifier
 	metadataURL string
 	origin      string // of the identifier: where proofs are for
+	grants      grantTable
 }
 
 // New checks the rules and compiles them. A problem with a rule is a
@@ -59,8 +61,10 @@ func New(cfg Config) (*Resource, error) {
 		cfg:         cfg,
 		table:       table,
 		metadataURL: oauth.ResourceMetadataURL(cfg.Resource),
+		grants:      grantTable{catalog: cfg.Catalog},
 		origin:      oauth.Origin(cfg.Resource),
-		verifier:    &verifier{cfg.Issuer, cfg.Resource, cfg.Keys, cfg.Tokens, cfg.Leeway, cfg.Now},
+		// Shared strings are compared by their address; see newVerifiedToken.
+		verifier: &verifier{unique.Make(cfg.Issuer).Value(), unique.Make(cfg.Resource).Value(), cfg.Keys, cfg.Tokens, cfg.Leeway, cfg.Now},
 	}
 	if cfg.PassUnmatched {
 		r.folded = foldTable(table)
@@ -187,7 +191,7 @@ func (r *Resource) Authorize(req *http.Request) (Decision, error) {
 // Confirm decides again about a request that was let through and whose answer
 // still flows. The error is a *Refusal; of status 503 when nobody can say.
 func (r *Resource) Confirm(ctx context.Context, g Grant) error {
-	if !r.cfg.Now().Before(g.token.expiresAt) {
+	if !r.cfg.Now().Before(g.token.expires()) {
 		return invalidToken(errors.New("the token has expired"))
 	}
 	if _, refusal := r.admit(ctx, g); refusal != nil {
@@ -270,17 +274,17 @@ func (r *Resource) authorizeToken(req *http.Request, rule *Rule, shown credentia
 // admit decides what a genuine token allows at this moment.
 func (r *Resource) admit(ctx context.Context, g Grant) (Identity, *Refusal) {
 	t := g.token
-	session, refusal := r.readSession(ctx, &t.claims)
+	session, refusal := r.sessionOf(ctx, t)
 	if refusal != nil {
 		return Identity{}, refusal
 	}
 	if !r.cfg.ClientAllowed(t.clientID) {
 		return Identity{}, invalidToken(errors.New("the client is not registered any more"))
 	}
-	granted := t.grantedBy(session.Scopes, r.cfg.Catalog)
+	granted := t.grantedBy(session.Scopes, &r.grants)
 	id := Identity{
 		UserID: t.userID, ClientID: t.clientID, SessionID: t.sessionID,
-		Scopes: granted.text, ExpiresAt: t.expiresAt,
+		Scopes: granted.text, ExpiresAt: t.expires(),
 	}
 	if id.UserID == id.ClientID {
 		// The grant client_credentials: `sub` is the client. An upstream must not
@@ -295,16 +299,24 @@ func (r *Resource) admit(ctx context.Context, g Grant) (Identity, *Refusal) {
 	return id, nil
 }
 
-func (r *Resource) readSession(ctx context.Context, c *claims) (Session, *Refusal) {
-	session, err := r.cfg.Sessions.ReadSession(ctx, c.sessionID)
+// sessionOf returns the session of the token as it stands. What was read for
+// this token before is asked about first.
+func (r *Resource) sessionOf(ctx context.Context, t *verifiedToken) (*Session, *Refusal) {
+	if session := t.session.Load(); session != nil && r.cfg.Sessions.Holds(session) {
+		return session, nil
+	}
+	session, err := r.cfg.Sessions.ReadSession(ctx, t.sessionID)
 	switch {
 	case errors.Is(err, ErrSessionEnded):
-		return Session{}, invalidToken(err)
+		return nil, invalidToken(err)
 	case err != nil:
 		// Never 401 (clients would drop good tokens), never a pass.
-		return Session{}, unconfirmed(fmt.Errorf("read session: %w", err))
-	case session.UserID != c.userID || session.ClientID != c.clientID:
-		return Session{}, invalidToken(errors.New("the session is another user's or client's"))
+		return nil, unconfirmed(fmt.Errorf("read session: %w", err))
+	case session.UserID != t.userID || session.ClientID != t.clientID:
+		return nil, invalidToken(errors.New("the session is another user's or client's"))
+	}
+	if session.Mark.Load() != 0 {
+		t.session.Store(session)
 	}
 	return session, nil
 }

@@ -81,13 +81,13 @@ func TestResourceAsksTheSession(t *testing.T) {
 	wantRefusal(t, refusal, 503, oauth.CodeTemporarilyUnavailable)
 	s.sessions.Fail(nil)
 
-	s.sessions.Put(validatortest.SessionID, validator.Session{
+	s.sessions.Put(validatortest.SessionID, &validator.Session{
 		UserID: validatortest.UserID, ClientID: validatortest.ClientID, Scopes: oauth.NewScopeSet("applications:read"),
 	})
 	_, refusal = s.call("GET", "/jobs", token) // narrowed after the token was made
 	wantRefusal(t, refusal, 403, oauth.CodeInsufficientScope)
 
-	s.sessions.Put(validatortest.SessionID, validator.Session{UserID: "user-2", ClientID: validatortest.ClientID, Scopes: oauth.NewScopeSet("jobs:read")})
+	s.sessions.Put(validatortest.SessionID, &validator.Session{UserID: "user-2", ClientID: validatortest.ClientID, Scopes: oauth.NewScopeSet("jobs:read")})
 	_, refusal = s.call("GET", "/jobs", token)
 	wantRefusal(t, refusal, 401, oauth.CodeInvalidToken)
 

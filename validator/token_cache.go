@@ -4,8 +4,10 @@ import (
 	"context"
 	"crypto/ecdsa"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
+	"unique"
 
 	"github.com/maypok86/otter/v2"
 
@@ -26,18 +28,18 @@ type TokenCache struct {
 	tokens *otter.Cache[string, *verifiedToken]
 }
 
-// tokenOverhead is what an entry weighs besides the bytes of its token, which
-// it holds twice: once as the key, once spread over the claims.
-const tokenOverhead = 512
+// tokenOverhead is what an entry weighs besides the bytes of its token: the
+// cache's own node, the claims, and the session that they lead to.
+const tokenOverhead = 640
 
 // NewTokenCache returns an empty cache that takes about maxBytes at most.
 func NewTokenCache(maxBytes uint64) *TokenCache {
-	return &TokenCache{otter.Must(&otter.Options[string, *verifiedToken]{
+	return &TokenCache{tokens: otter.Must(&otter.Options[string, *verifiedToken]{
 		MaximumWeight: maxBytes,
-		Weigher:       func(token string, _ *verifiedToken) uint32 { return uint32(2*len(token) + tokenOverhead) }, // at most maxToken
+		Weigher:       func(token string, _ *verifiedToken) uint32 { return uint32(len(token) + tokenOverhead) }, // at most maxToken
 		// An expired token is refused anyway; this frees its memory.
 		ExpiryCalculator: otter.ExpiryCreatingFunc(func(entry otter.Entry[string, *verifiedToken]) time.Duration {
-			return max(time.Until(entry.Value.expiresAt)+time.Minute, time.Minute)
+			return max(time.Until(entry.Value.expires())+time.Minute, time.Minute)
 		}),
 	})}
 }
@@ -74,11 +76,27 @@ type verifiedToken struct {
 	kid string
 	key *ecdsa.PublicKey // that verified it
 
+	session atomic.Pointer[Session] // as it was read last; see SessionReader.Holds
 	granted atomic.Pointer[grantedScopes]
-	noted   atomic.Int64 // when its use was last noted, in ns; see NoteUse
+	noted   atomic.Int64 // when its use was last noted, in ns; see Decision.NoteUse
 }
 
-// grantedScopes is what a token may do while its session allows session.
+// newVerifiedToken brings the claims into the form in which they are kept. A
+// node keeps many thousands of tokens, and nearly every request looks at one
+// that is not in the processor's cache: what tokens have in common is there once,
+// and what is a token's own lies together.
+func newVerifiedToken(c claims, kid string, key *ecdsa.PublicKey) *verifiedToken {
+	for _, shared := range []*string{&c.issuer, &c.audience, &c.clientID, &c.scope, &kid} {
+		*shared = unique.Make(*shared).Value()
+	}
+	own := c.userID + c.sessionID + c.boundKey
+	c.userID, own = own[:len(c.userID)], own[len(c.userID):]
+	c.sessionID, c.boundKey = own[:len(c.sessionID)], own[len(c.sessionID):]
+	return &verifiedToken{claims: c, kid: kid, key: key}
+}
+
+// grantedScopes is what tokens of one scope may do while their sessions allow
+// the same.
 type grantedScopes struct {
 	catalog *oauth.Catalog
 	session oauth.ScopeSet
@@ -89,13 +107,41 @@ type grantedScopes struct {
 // grantedBy returns what the token may do: a token never exceeds its session as
 // it stands now. The last answer is kept, for as long as it is asked with the
 // same declarations and the same session scopes.
-func (t *verifiedToken) grantedBy(session oauth.ScopeSet, catalog *oauth.Catalog) *grantedScopes {
-	if g := t.granted.Load(); g != nil && g.catalog == catalog && g.session.Equal(session) {
+func (t *verifiedToken) grantedBy(session oauth.ScopeSet, grants *grantTable) *grantedScopes {
+	if g := t.granted.Load(); g != nil && g.catalog == grants.catalog && g.session.Equal(session) {
 		return g
 	}
-	g := &grantedScopes{catalog: catalog, session: session}
-	g.scopes = catalog.Expand(t.scopes).Intersect(catalog.Expand(session))
-	g.text = g.scopes.String()
+	g := grants.granted(t.scope, session)
 	t.granted.Store(g)
+	return g
+}
+
+// grantTable shares what is granted between the tokens to which the same is.
+type grantTable struct {
+	catalog *oauth.Catalog
+
+	mu    sync.Mutex
+	known map[grantKey]*grantedScopes
+}
+
+type grantKey struct{ token, session string }
+
+// maxKnownGrants bounds the table; the combinations that exist are far fewer.
+const maxKnownGrants = 1024
+
+func (t *grantTable) granted(token string, session oauth.ScopeSet) *grantedScopes {
+	key := grantKey{token, session.String()}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if g, ok := t.known[key]; ok {
+		return g
+	}
+	g := &grantedScopes{catalog: t.catalog, session: session}
+	g.scopes = t.catalog.Expand(oauth.NewScopeSet(strings.Fields(token)...)).Intersect(t.catalog.Expand(session))
+	g.text = g.scopes.String()
+	if t.known == nil || len(t.known) >= maxKnownGrants {
+		t.known = make(map[grantKey]*grantedScopes)
+	}
+	t.known[key] = g
 	return g
 }

@@ -69,10 +69,10 @@ func TestKnownTokenIsDecidedAgain(t *testing.T) {
 		"the same key, read anew":     {then: func(_ *scene, k *revocableKeys) { same := *k.key.Load(); k.key.Store(&same) }},
 		"session ended":               {then: func(s *scene, _ *revocableKeys) { s.sessions.End(validatortest.SessionID) }, status: 401, code: "invalid_token"},
 		"session of another user": {then: func(s *scene, _ *revocableKeys) {
-			s.sessions.Put(validatortest.SessionID, validator.Session{UserID: "user-2", ClientID: validatortest.ClientID})
+			s.sessions.Put(validatortest.SessionID, &validator.Session{UserID: "user-2", ClientID: validatortest.ClientID})
 		}, status: 401, code: "invalid_token"},
 		"session narrowed": {then: func(s *scene, _ *revocableKeys) {
-			s.sessions.Put(validatortest.SessionID, validator.Session{UserID: validatortest.UserID, ClientID: validatortest.ClientID, Scopes: oauth.NewScopeSet("resume:read")})
+			s.sessions.Put(validatortest.SessionID, &validator.Session{UserID: validatortest.UserID, ClientID: validatortest.ClientID, Scopes: oauth.NewScopeSet("resume:read")})
 		}, status: 403, code: "insufficient_scope"},
 		"declarations without a scope": {change: func(c *validator.Config) {
 			c.Catalog, c.Rules = otherCatalog(t), []validator.Rule{scopeRule("GET", "/jobs", "jobs:write")}

@@ -19,12 +19,14 @@ type claims struct {
 	userID    string
 	clientID  string
 	sessionID string
-	scopes    oauth.ScopeSet
-	issuedAt  time.Time
-	notBefore time.Time // zero: no such claim
-	expiresAt time.Time
+	scope     string // as it came: names joined by single spaces
+	issuedAt  int64  // these three in Unix seconds
+	notBefore int64  // 0: no such claim
+	expiresAt int64
 	boundKey  string // thumbprint of the key that it is bound to; empty: a bearer token
 }
+
+func (c *claims) expires() time.Time { return time.Unix(c.expiresAt, 0) }
 
 // verifier checks tokens against one issuer and one audience.
 type verifier struct {
@@ -68,7 +70,7 @@ func (v *verifier) verify(ctx context.Context, token string) (*verifiedToken, er
 		if !compact.verifies(key) {
 			return nil, errBadSignature
 		}
-		return &verifiedToken{claims: said, kid: compact.kid, key: key}, nil
+		return newVerifiedToken(said, compact.kid, key), nil
 	})
 }
 
@@ -103,11 +105,10 @@ func readClaims(payload []byte) (c claims, err error) {
 		}
 	}
 	if _, ok := members["scope"]; ok {
-		scope, err := stringMember(members, "scope")
-		if err != nil {
+		if c.scope, err = stringMember(members, "scope"); err != nil {
 			return claims{}, err
 		}
-		if c.scopes, err = oauth.ParseScope(scope); err != nil {
+		if _, err := oauth.ParseScope(c.scope); err != nil {
 			return claims{}, fmt.Errorf("scope claim: %w", err)
 		}
 	}
@@ -148,18 +149,19 @@ func readConfirmation(raw []byte) (thumbprint string, err error) {
 // known tokens too.
 func (v *verifier) check(c *claims) error {
 	now := v.now()
+	behind, ahead := now.Add(-v.leeway).Unix(), now.Add(v.leeway).Unix()
 	switch {
 	case c.issuer != v.issuer:
 		return errors.New("issued by another issuer")
 	case c.audience != v.audience:
 		return errors.New("issued for another resource")
-	case !now.Before(c.expiresAt.Add(v.leeway)):
+	case behind >= c.expiresAt:
 		return errors.New("expired")
-	case c.issuedAt.After(now.Add(v.leeway)):
+	case c.issuedAt > ahead:
 		return errors.New("issued in the future")
-	case !c.expiresAt.After(c.issuedAt):
+	case c.expiresAt <= c.issuedAt:
 		return errors.New("expires before it was issued")
-	case c.notBefore.After(now.Add(v.leeway)):
+	case c.notBefore > ahead:
 		return errors.New("not valid yet")
 	}
 	return nil

@@ -119,20 +119,20 @@ func Encode(s string) string { return base64.RawURLEncoding.EncodeToString([]byt
 // Sessions is a validator.SessionReader over a map.
 type Sessions struct {
 	mu       sync.Mutex
-	sessions map[string]validator.Session
+	sessions map[string]*validator.Session
 	failure  error
 	reads    int
 }
 
 // NewSessions holds the session SessionID with these scopes.
 func NewSessions(scopes ...string) *Sessions {
-	return &Sessions{sessions: map[string]validator.Session{
+	return &Sessions{sessions: map[string]*validator.Session{
 		SessionID: {UserID: UserID, ClientID: ClientID, Scopes: oauth.NewScopeSet(scopes...)},
 	}}
 }
 
 // Put replaces a session.
-func (s *Sessions) Put(id string, session validator.Session) {
+func (s *Sessions) Put(id string, session *validator.Session) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.sessions[id] = session
@@ -160,16 +160,19 @@ func (s *Sessions) Reads() int {
 }
 
 // ReadSession implements validator.SessionReader.
-func (s *Sessions) ReadSession(_ context.Context, id string) (validator.Session, error) {
+func (s *Sessions) ReadSession(_ context.Context, id string) (*validator.Session, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.reads++
 	if s.failure != nil {
-		return validator.Session{}, s.failure
+		return nil, s.failure
 	}
 	session, ok := s.sessions[id]
 	if !ok {
-		return validator.Session{}, validator.ErrSessionEnded
+		return nil, validator.ErrSessionEnded
 	}
 	return session, nil
 }
+
+// Holds implements validator.SessionReader: every session is read every time.
+func (s *Sessions) Holds(*validator.Session) bool { return false }
