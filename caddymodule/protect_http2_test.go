@@ -2,7 +2,6 @@ package caddymodule
 
 import (
 	"bytes"
-	"net"
 	"strconv"
 	"strings"
 	"testing"
@@ -18,10 +17,7 @@ type field struct{ name, value string }
 // order. It returns 0 when the stream or the connection was reset.
 func (s *gateScene) http2(fields []field, body string, trailers ...field) (status int) {
 	s.t.Helper()
-	conn, err := net.Dial("tcp", s.address)
-	if err != nil {
-		s.t.Fatal(err)
-	}
+	conn := s.dial()
 	defer conn.Close()
 	if err := conn.SetDeadline(time.Now().Add(5 * time.Second)); err != nil {
 		s.t.Fatal(err)
@@ -150,17 +146,11 @@ func TestHTTP2ClientCannotSayWhoItIs(t *testing.T) {
 func TestAbusedConnectionsLeaveOthersAlone(t *testing.T) {
 	s := newHTTP2Scene(t)
 	for range 100 { // heads and bodies that never end
-		conn, err := net.Dial("tcp", s.address)
-		if err != nil {
-			t.Fatal(err)
-		}
+		conn := s.dial()
 		defer conn.Close()
 		_, _ = conn.Write([]byte("POST /jobs HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\nX-Slow: "))
 	}
-	conn, err := net.Dial("tcp", s.address)
-	if err != nil {
-		t.Fatal(err)
-	}
+	conn := s.dial()
 	defer conn.Close()
 	_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
 	_, _ = conn.Write([]byte(http2.ClientPreface))

@@ -19,6 +19,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -225,14 +226,26 @@ type answer struct {
 	body   string
 }
 
+// dial connects to Caddy. A connection that waits in the queue of the listener
+// that a reload closes is reset by the kernel; any client dials again.
+func (s *gateScene) dial() net.Conn {
+	s.t.Helper()
+	conn, err := net.Dial("tcp", s.address)
+	for n := 0; errors.Is(err, syscall.ECONNRESET) && n < 3; n++ {
+		conn, err = net.Dial("tcp", s.address)
+	}
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return conn
+}
+
 // raw sends bytes as they are and reads one answer. In request, TOKEN stands
 // for a good access token, and lines end in "\n".
 func (s *gateScene) raw(request string) answer {
 	s.t.Helper()
 	answers := s.rawAll(request, 1)
-	if len(answers) == 0 {
-		// A connection that waits in the queue of the listener that a reload
-		// closes is reset by the kernel; any client dials again.
+	if len(answers) == 0 { // reset while it was sent; see dial
 		answers = s.rawAll(request, 1)
 	}
 	if len(answers) == 0 {
@@ -250,10 +263,7 @@ func (s *gateScene) rawAll(request string, n int) []answer {
 
 func (s *gateScene) rawBytes(request string, n int) []answer {
 	s.t.Helper()
-	conn, err := net.Dial("tcp", s.address)
-	if err != nil {
-		s.t.Fatal(err)
-	}
+	conn := s.dial()
 	defer conn.Close()
 	if err := conn.SetDeadline(time.Now().Add(5 * time.Second)); err != nil {
 		s.t.Fatal(err)
