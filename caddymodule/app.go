@@ -114,7 +114,7 @@ func (a *App) provisionIssuer() (err error) {
 }
 
 func (a *App) provisionScopes() (err error) {
-	if len(a.Scopes) == 0 {
+	if len(a.Scopes) == 0 && !a.OpenID {
 		return a.at("oauth", 0, errors.New(`no scope is declared: add a line such as scope jobs:read "Search jobs"`))
 	}
 	scopes := make([]oauth.Scope, len(a.Scopes))
@@ -135,6 +135,11 @@ func (a *App) provisionScopes() (err error) {
 	if a.catalog, err = oauth.NewCatalog(scopes); err != nil {
 		return a.nameScope(err)
 	}
+	if a.OpenID {
+		if _, err := a.catalog.WithIdentity(); err != nil {
+			return a.nameScope(err)
+		}
+	}
 	return nil
 }
 
@@ -145,6 +150,19 @@ func (a *App) declares(name string) bool {
 		}
 	}
 	return false
+}
+
+// checkAskable refuses a scope that no client can ask for: one that is neither
+// declared nor, with openid, an identity scope.
+func (a *App) checkAskable(name string) error {
+	identity := oauth.IdentityScopes().Contains(name)
+	switch {
+	case a.declares(name) || identity && a.OpenID:
+		return nil
+	case identity:
+		return fmt.Errorf("scope %q belongs to OpenID Connect; turn it on with the word openid in the oauth block", name)
+	}
+	return fmt.Errorf("scope %q is not declared", name)
 }
 
 // nameScope adds the line of the scope that an error of the whole catalog (a

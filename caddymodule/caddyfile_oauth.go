@@ -34,6 +34,7 @@ import (
 //			jwks          <json>                  # or jwks_file <path>: for private_key_jwt
 //			jwks_file     <path>
 //			redirect_uri  <uri>                   # again for each
+//			post_logout_redirect_uri <uri>        # again for each; of openid
 //			pkce          required|optional       # required
 //			auth_method   client_secret_basic|client_secret_post|private_key_jwt|none ...
 //			grants        authorization_code|refresh_token|client_credentials|device_code ...
@@ -48,6 +49,8 @@ import (
 //			refresh_idle_ttl  <duration>
 //			refresh_grace     <duration>
 //		}
+//
+//		openid                                    # off
 //
 //		registration  {                           # both ways are off
 //			dynamic
@@ -91,6 +94,7 @@ func parseGlobalOption(d *caddyfile.Dispenser, existing any) (any, error) {
 		"key_rotation_interval": once(period(&s.KeyRotationInterval)),
 		"scope":                 many(s.parseScope),
 		"client":                many(s.parseClient),
+		"openid":                once(flag(&s.OpenID)),
 		"registration":          once(s.parseRegistration),
 		"client_policy":         many(s.parseClientPolicy),
 		"login":                 many(s.parseLogin),
@@ -198,6 +202,7 @@ func (s *Settings) parseClient(d *caddyfile.Dispenser) error {
 		"jwks":                                  once(text(&c.JWKS)),
 		"jwks_file":                             once(text(&c.JWKSFile)),
 		"redirect_uri":                          many(appendText(&c.RedirectURIs)),
+		"post_logout_redirect_uri":              many(appendText(&c.PostLogoutRedirectURIs)),
 		"pkce":                                  once(oneOf(&c.PKCE, "required", "optional")),
 		"auth_method":                           once(texts(&c.AuthMethods)),
 		"grants":                                once(texts(&c.Grants)),

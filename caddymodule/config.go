@@ -43,6 +43,10 @@ type Settings struct {
 	// Clients are the pre-registered clients. Default: none.
 	Clients []ClientSettings `json:"clients,omitempty"`
 
+	// OpenID makes the server an OpenID provider: clients may ask for the scopes
+	// openid, profile and email, and get ID tokens. Default: false.
+	OpenID bool `json:"openid,omitempty"`
+
 	// Registration lets clients register themselves. Default: they cannot.
 	Registration *RegistrationSettings `json:"registration,omitempty"`
 
@@ -149,6 +153,10 @@ type ClientSettings struct {
 	// RedirectURIs are compared byte for byte, but for the port of a loopback
 	// redirect. Placeholders. Required for grant authorization_code.
 	RedirectURIs []string `json:"redirect_uris,omitempty"`
+	// PostLogoutRedirectURIs are where the client may have a user sent who has
+	// signed out; compared as RedirectURIs are. For OpenID. Placeholders. Default:
+	// none, and a page says that the user is signed out.
+	PostLogoutRedirectURIs []string `json:"post_logout_redirect_uris,omitempty"`
 	// RequirePushedAuthorizationRequests refuses authorization requests that were
 	// not pushed to /oauth/par before. Default: false.
 	RequirePushedAuthorizationRequests bool `json:"require_pushed_authorization_requests,omitempty"`

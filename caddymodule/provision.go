@@ -168,6 +168,9 @@ func (a *App) client(s *ClientSettings) (*issuer.Client, error) {
 			return nil, fmt.Errorf("redirect_uri %q: %w", uri, err)
 		}
 	}
+	if c.PostLogoutRedirectURIs, err = a.postLogoutURIs(s.PostLogoutRedirectURIs); err != nil {
+		return nil, err
+	}
 	if len(c.RedirectURIs) == 0 && slices.Contains(c.Grants, "authorization_code") {
 		return nil, errors.New("redirect_uri is missing: where the client wants its codes")
 	}
@@ -180,8 +183,8 @@ func (a *App) client(s *ClientSettings) (*issuer.Client, error) {
 		}
 	}
 	for _, name := range s.Scopes {
-		if !a.declares(name) {
-			return nil, fmt.Errorf("scope %q is not declared", name)
+		if err := a.checkAskable(name); err != nil {
+			return nil, err
 		}
 	}
 	if len(s.Scopes) > 0 {
@@ -202,6 +205,22 @@ func (a *App) client(s *ClientSettings) (*issuer.Client, error) {
 	c.RefreshIdleTTL = (*time.Duration)(s.RefreshIdleTTL)
 	c.RefreshGrace = (*time.Duration)(s.RefreshGrace)
 	return c, nil
+}
+
+func (a *App) postLogoutURIs(settings []string) ([]string, error) {
+	if len(settings) > 0 && !a.OpenID {
+		return nil, errors.New("post_logout_redirect_uri is of OpenID Connect; turn it on with the word openid in the oauth block")
+	}
+	uris, err := resolveAll("post_logout_redirect_uri", settings)
+	if err != nil {
+		return nil, err
+	}
+	for _, uri := range uris {
+		if err := issuer.CheckRedirectURI(uri); err != nil {
+			return nil, fmt.Errorf("post_logout_redirect_uri %q: %w", uri, err)
+		}
+	}
+	return uris, nil
 }
 
 // exchanges reads token_exchange.

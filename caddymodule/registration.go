@@ -117,8 +117,8 @@ func (a *App) checkPolicy(s *ClientPolicySettings, before []ClientPolicySettings
 		return errors.New("says nothing: write scopes NAME..., or deny")
 	}
 	for _, name := range s.Scopes {
-		if !a.declares(name) {
-			return fmt.Errorf("scope %q is not declared", name)
+		if err := a.checkAskable(name); err != nil {
+			return err
 		}
 	}
 	return nil

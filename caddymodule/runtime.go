@@ -72,6 +72,7 @@ func (a *App) issuerConfig(rt *runtime) (issuer.Config, error) {
 		Registration:    a.register,
 		Policies:        a.policies,
 		Resources:       a.protectedResources,
+		OpenID:          a.OpenID,
 		Store:           rt.store,
 		Keys:            rt.keys,
 		Secrets:         a.secrets,

@@ -16,7 +16,7 @@ import (
 )
 
 // Server answers the endpoints of the authorization server: /oauth/* and the
-// well-known documents of RFC 8414 and RFC 9728. Every other request goes on.
+// well-known documents of RFC 8414, RFC 9728 and OpenID Connect Discovery. Every other request goes on.
 type Server struct {
 	// Metadata limits it to the metadata of protected resources (RFC 9728), for a
 	// site whose gate has a resource of another origin than the issuer. Default:
@@ -72,7 +72,7 @@ func isResourceMetadata(path string) bool {
 
 // ServeHTTP answers what belongs to the authorization server.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
-	if !issuer.Handles(r.URL.Path) || (s.Metadata && !isResourceMetadata(r.URL.Path)) {
+	if !issuer.Handles(s.app.issuer, r.URL.Path) || (s.Metadata && !isResourceMetadata(r.URL.Path)) {
 		return next.ServeHTTP(w, r)
 	}
 	if s.app.rehearsal != nil {

@@ -16,6 +16,9 @@ import (
 	"github.com/caddy-scope/caddy-scope/oauth"
 )
 
+// accessTokenType is the `typ` of access tokens. RFC 9068 section 2.1.
+const accessTokenType = "at+jwt"
+
 // accessClaims are the claims of an access token. RFC 9068 section 2.2.
 type accessClaims struct {
 	Issuer    string `json:"iss"`
@@ -71,20 +74,20 @@ func (s *Server) mintAccessToken(session Session, resource string, scopes oauth.
 	if err != nil {
 		return "", 0, fmt.Errorf("access token: %w", err)
 	}
-	token, err = s.cfg.Keys.sign(payload)
+	token, err = s.cfg.Keys.sign(accessTokenType, payload)
 	return token, int64(ttl / time.Second), err
 }
 
-// sign makes a compact JWS of type at+jwt with the active key.
-func (k *KeyRing) sign(payload []byte) (string, error) {
+// sign makes a compact JWS of this type with the active key.
+func (k *KeyRing) sign(tokenType string, payload []byte) (string, error) {
 	state := k.keys.Load()
 	header := jws.NewHeaders()
-	if err := errors.Join(header.Set(jws.TypeKey, "at+jwt"), header.Set(jws.KeyIDKey, state.kid)); err != nil {
-		return "", fmt.Errorf("access token header: %w", err)
+	if err := errors.Join(header.Set(jws.TypeKey, tokenType), header.Set(jws.KeyIDKey, state.kid)); err != nil {
+		return "", fmt.Errorf("token header: %w", err)
 	}
 	signed, err := jws.Sign(payload, jws.WithKey(jwa.ES256, state.signer, jws.WithProtectedHeaders(header)))
 	if err != nil {
-		return "", fmt.Errorf("sign access token: %w", err)
+		return "", fmt.Errorf("sign token: %w", err)
 	}
 	return lowS(string(signed), state.signer.Params().N)
 }
@@ -96,7 +99,7 @@ func lowS(token string, n *big.Int) (string, error) {
 	dot := strings.LastIndexByte(token, '.')
 	signature, err := base64.RawURLEncoding.DecodeString(token[dot+1:])
 	if err != nil || len(signature) != 64 {
-		return "", errors.New("sign access token: unexpected signature form")
+		return "", errors.New("sign token: unexpected signature form")
 	}
 	s := new(big.Int).SetBytes(signature[32:])
 	if s.Cmp(new(big.Int).Rsh(n, 1)) <= 0 {
@@ -110,25 +113,26 @@ func lowS(token string, n *big.Int) (string, error) {
 // whether or not it has expired: who revokes may come late. RFC 7009
 // section 2.1.
 func (s *Server) readAccessToken(token string) (accessClaims, bool) {
+	var claims accessClaims
+	ok := s.cfg.Keys.read(accessTokenType, token, &claims)
+	return claims, ok && claims.Issuer == s.cfg.Issuer
+}
+
+// read takes the claims out of a token of this type that a key of the ring has
+// signed, and reports whether it is one.
+func (k *KeyRing) read(tokenType, token string, claims any) bool {
 	if len(token) > 8<<10 || strings.Count(token, ".") != 2 {
-		return accessClaims{}, false
+		return false
 	}
 	message, err := jws.Parse([]byte(token), jws.WithCompact())
 	if err != nil || len(message.Signatures()) != 1 {
-		return accessClaims{}, false
+		return false
 	}
 	header := message.Signatures()[0].ProtectedHeaders()
-	key, ok := s.cfg.Keys.VerificationKey(header.KeyID())
-	if !ok || header.Type() != "at+jwt" {
-		return accessClaims{}, false
+	key, ok := k.VerificationKey(header.KeyID())
+	if !ok || header.Type() != tokenType {
+		return false
 	}
 	payload, err := jws.Verify([]byte(token), jws.WithKey(jwa.ES256, key))
-	if err != nil {
-		return accessClaims{}, false
-	}
-	var claims accessClaims
-	if err := json.Unmarshal(payload, &claims); err != nil || claims.Issuer != s.cfg.Issuer {
-		return accessClaims{}, false
-	}
-	return claims, true
+	return err == nil && json.Unmarshal(payload, claims) == nil
 }

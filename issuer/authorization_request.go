@@ -32,13 +32,21 @@ type AuthorizationRequest struct {
 	StateSent       bool
 	CodeChallenge   string // S256; empty: none
 	DPoPKey         string // thumbprint of the key that the code is for; empty: any
+	Nonce           string // for the ID token; empty: none
 	Prompt          []string
 	MaxAge          *time.Duration
 	LoginHint       string // an email address
-	CreatedAt       time.Time
-	BrowserDigest   Digest    // of the cookie of the browser it began in
-	ClientRevision  Digest    // that the consent page showed, of a client that registered itself
-	ReauthAfter     time.Time // the login must be newer; zero: any
+	UILocales       string // for the place where the user signs in, if it is not ours
+	// Subject is the user that the client expects, by id_token_hint; empty: any.
+	// SubjectUnknown: it expects one, and nobody can tell whom. SubjectAsked: the
+	// user has signed in since, and whoever that was is the answer.
+	Subject                      string
+	SubjectUnknown, SubjectAsked bool
+	OtherAccount                 bool // the user does not want to be who they are signed in as
+	CreatedAt                    time.Time
+	BrowserDigest                Digest    // of the cookie of the browser it began in
+	ClientRevision               Digest    // that the consent page showed, of a client that registered itself
+	ReauthAfter                  time.Time // the login must be newer; zero: any
 }
 
 // opaque is text of the client that is given back byte for byte: JSON would
@@ -48,6 +56,9 @@ type opaque string
 // maxState bounds the state, so that a page that was shown can be sent: the
 // sealed request, twice in base64, fits in maxPageForm.
 const maxState = 16 << 10
+
+// maxNonce bounds the nonce, in bytes: it is kept with the code.
+const maxNonce = 512
 
 // MarshalText encodes the bytes in base64.
 func (o opaque) MarshalText() ([]byte, error) {

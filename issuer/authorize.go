@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/google/uuid"
 
@@ -139,6 +140,8 @@ func (s *Server) readAuthorizationRequest(req *AuthorizationRequest, client *Cli
 		return &oauth.Error{Code: oauth.CodeRequestNotSupported, Description: "Request objects are not supported."}
 	case p["request_uri"] != "":
 		return &oauth.Error{Code: oauth.CodeRequestURINotSupported, Description: "Request URIs are not supported."}
+	case p["registration"] != "":
+		return &oauth.Error{Code: oauth.CodeRegistrationNotSupported, Description: "The registration parameter is not supported."}
 	case p["response_type"] == "":
 		return oauth.InvalidRequest("The response_type is missing.")
 	case p["response_type"] != "code":
@@ -156,6 +159,14 @@ func (s *Server) readAuthorizationRequest(req *AuthorizationRequest, client *Cli
 	}
 	if req.Scopes, req.Resource, err = s.readScopeAndResource(client, p, resources); err != nil {
 		return err
+	}
+	if s.cfg.OpenID {
+		s.readIDTokenHint(req, p["id_token_hint"])
+	}
+	if req.Scopes.Contains(oauth.ScopeOpenID) {
+		if req.Nonce = p["nonce"]; len(req.Nonce) > maxNonce || !utf8.ValidString(req.Nonce) || strings.ContainsRune(req.Nonce, 0) {
+			return oauth.InvalidRequest("The nonce is too long or not text.")
+		}
 	}
 	return s.readPrompt(req, p)
 }
@@ -206,7 +217,7 @@ func challengeOf(verifier string) string {
 func (s *Server) readPrompt(req *AuthorizationRequest, p parameters) error {
 	for _, value := range strings.Fields(p["prompt"]) {
 		// Others are for servers that know them; what is kept here is bounded.
-		if slices.Contains([]string{promptNone, promptLogin, promptConsent}, value) && !slices.Contains(req.Prompt, value) {
+		if slices.Contains([]string{promptNone, promptLogin, promptConsent, promptSelectAccount}, value) && !slices.Contains(req.Prompt, value) {
 			req.Prompt = append(req.Prompt, value)
 		}
 	}
@@ -222,7 +233,35 @@ func (s *Server) readPrompt(req *AuthorizationRequest, p parameters) error {
 		req.MaxAge, req.ReauthAfter = &age, req.CreatedAt.Add(-age)
 	}
 	req.LoginHint = loginHint(p["login_hint"])
+	if locales := p["ui_locales"]; len(locales) <= maxUILocales && isLanguageTags(locales) {
+		req.UILocales = locales
+	}
 	return nil
+}
+
+// maxUILocales bounds ui_locales, in bytes: a dozen languages. A longer list is
+// ignored, as one in none of our languages is.
+const maxUILocales = 100
+
+// isLanguageTags reports whether text is language tags between spaces. RFC 5646
+// section 2.1.
+func isLanguageTags(text string) bool {
+	return strings.IndexFunc(text, func(c rune) bool {
+		return (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && c != '-' && c != ' '
+	}) < 0
+}
+
+// readIDTokenHint notes whom the client expects. The hint must be the client's
+// own: another's would tell it whether that other's user is here. OpenID Connect
+// Core section 3.1.2.1.
+func (s *Server) readIDTokenHint(req *AuthorizationRequest, token string) {
+	if token == "" {
+		return
+	}
+	hint, ok := s.readIDToken(token)
+	if req.SubjectUnknown = !ok || hint.Audience != req.ClientID; !req.SubjectUnknown {
+		req.Subject = hint.Subject
+	}
 }
 
 // issueCode ends an authorization with a code. The code is made from the
@@ -233,7 +272,7 @@ func (s *Server) issueCode(w http.ResponseWriter, r *http.Request, req *Authoriz
 	err := s.cfg.Store.CreateAuthorizationCode(r.Context(), AuthorizationCode{
 		Digest: sha256.Sum256([]byte(code)), RequestID: req.ID, ClientID: client.ID, UserID: login.UserID, LoginID: login.ID,
 		RedirectURI: req.RedirectURI, RedirectURISent: req.RedirectURISent, Resource: req.Resource, Scopes: req.Scopes,
-		CodeChallenge: req.CodeChallenge, DPoPKey: req.DPoPKey, AuthTime: login.AuthTime,
+		CodeChallenge: req.CodeChallenge, DPoPKey: req.DPoPKey, Nonce: req.Nonce, LoginMethod: login.Method, AuthTime: login.AuthTime,
 	}, s.cfg.CodeTTL, s.origin(r))
 	if err != nil {
 		s.unavailablePage(w, r, "create authorization code", err)
@@ -293,9 +332,15 @@ func (s *Server) answerURL(req *AuthorizationRequest, query url.Values) string {
 	if req.StateSent {
 		query.Set("state", string(req.State))
 	}
+	return withQuery(req.RedirectURI, query)
+}
+
+// withQuery adds to the query of an address and leaves what is there. RFC 6749
+// section 3.1.2.
+func withQuery(address string, query url.Values) string {
 	separator := "?"
-	if strings.Contains(req.RedirectURI, "?") {
+	if strings.Contains(address, "?") {
 		separator = "&"
 	}
-	return req.RedirectURI + separator + query.Encode()
+	return address + separator + query.Encode()
 }

@@ -36,6 +36,10 @@ type clientMetadata struct {
 	SoftwareVersion string          `json:"software_version,omitempty"`
 	ApplicationType string          `json:"application_type,omitempty"`
 	RequireDPoP     bool            `json:"dpop_bound_access_tokens,omitempty"` // RFC 9449 section 5.2
+	// Of an OpenID provider only. OpenID Connect RP-Initiated Logout section 3.1;
+	// OpenID Connect Registration section 2, whose default is RS256.
+	PostLogoutURIs   []string `json:"post_logout_redirect_uris,omitempty"`
+	IDTokenAlgorithm string   `json:"id_token_signed_response_alg,omitempty"`
 
 	authMethods []string // all that it may use
 	scopes      oauth.ScopeSet
@@ -113,6 +117,9 @@ func (s *Server) readClientMetadata(members map[string]json.RawMessage, defaultM
 		ApplicationType: r.text("application_type"),
 	}
 	r.read("dpop_bound_access_tokens", &m.RequireDPoP)
+	if s.cfg.OpenID {
+		m.PostLogoutURIs, m.IDTokenAlgorithm = r.list("post_logout_redirect_uris"), "ES256"
+	}
 	if m.AuthMethod == "" {
 		m.AuthMethod = defaultMethod
 	}
@@ -141,6 +148,11 @@ func (s *Server) readClientMetadata(members map[string]json.RawMessage, defaultM
 	m.ResponseTypes = []string{"code"}
 	if e := checkRedirectURIs(m.RedirectURIs); e != nil {
 		return m, e
+	}
+	if len(m.PostLogoutURIs) > 0 {
+		if e := checkRedirectURIs(m.PostLogoutURIs); e != nil {
+			return m, invalidMetadata("The post_logout_redirect_uris are not what redirect_uris may be.")
+		}
 	}
 	return m, m.readKeys()
 }
@@ -191,6 +203,7 @@ func (m *clientMetadata) revision() Digest {
 	material := *m
 	material.ClientURI, material.LogoURI, material.TOSURI, material.PolicyURI = "", "", "", ""
 	material.SoftwareID, material.SoftwareVersion, material.ApplicationType = "", "", ""
+	material.PostLogoutURIs, material.IDTokenAlgorithm = nil, ""
 	material.RedirectURIs = slices.Sorted(slices.Values(m.RedirectURIs))
 	text, err := json.Marshal(struct {
 		clientMetadata
@@ -206,7 +219,7 @@ func (m *clientMetadata) revision() Digest {
 func (m *clientMetadata) client(id string, registration RegistrationKind) *Client {
 	c := &Client{
 		ID: id, Name: m.Name, Registration: registration, Revision: m.revision(),
-		AuthMethods: m.authMethods, RedirectURIs: m.RedirectURIs, Grants: m.Grants, Scopes: m.scopes, RequireDPoP: m.RequireDPoP,
+		AuthMethods: m.authMethods, RedirectURIs: m.RedirectURIs, PostLogoutRedirectURIs: m.PostLogoutURIs, Grants: m.Grants, Scopes: m.scopes, RequireDPoP: m.RequireDPoP,
 	}
 	if m.JWKS != nil {
 		c.JWKS = StaticKeys(m.keys)

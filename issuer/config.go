@@ -31,6 +31,10 @@ type Client struct {
 	// RedirectURIs are compared byte for byte, but for the port of a loopback
 	// redirect. RFC 9700 section 4.1.3, RFC 8252 section 7.3.
 	RedirectURIs []string
+	// PostLogoutRedirectURIs are where the client may have a user sent who has
+	// signed out; compared as RedirectURIs are. OpenID Connect RP-Initiated Logout
+	// section 3.1.
+	PostLogoutRedirectURIs []string
 	// RequirePushed refuses authorization requests that were not pushed. RFC 9126
 	// section 6.
 	RequirePushed bool
@@ -113,6 +117,10 @@ type Config struct {
 	Policies ClientPolicies
 	// Resources returns the protected resources as they stand. Required.
 	Resources func() []ProtectedResource
+	// OpenID makes the server an OpenID provider: the scopes openid, profile and
+	// email, ID tokens, UserInfo, and logout that a client asks for. OpenID
+	// Connect Core.
+	OpenID bool
 	// Store keeps codes, sessions, logins and users. Required.
 	Store Store
 	// Keys signs access tokens. Required.

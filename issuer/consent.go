@@ -192,7 +192,11 @@ func (s *Server) writeConsent(w http.ResponseWriter, r *http.Request, page *temp
 func (s *Server) inWords(scopes oauth.ScopeSet) []string {
 	var descriptions []string
 	for _, scope := range s.cfg.Catalog.Scopes() {
-		if scopes.Contains(scope.Name) {
+		switch {
+		case !scopes.Contains(scope.Name):
+		case scope.Description == "": // an identity scope
+			descriptions = append(descriptions, words.text("identity."+scope.Name))
+		default:
 			descriptions = append(descriptions, scope.Description)
 		}
 	}
@@ -232,7 +236,7 @@ func (s *Server) decideConsent(w http.ResponseWriter, r *http.Request) {
 	case !validFormToken(form.Get("csrf"), login.cookie, consentPurpose, req.ID):
 		s.errorWords(w, r, http.StatusForbidden, "foreign")
 		return
-	case !recentEnough(login.Login, req):
+	case !decidable(login.Login, req):
 		s.continueAuthorization(w, r, req, client)
 		return
 	}

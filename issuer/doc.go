@@ -7,6 +7,7 @@
 //	GET  /oauth/authorize                                RFC 6749 section 4.1.1, RFC 7636, RFC 8707, RFC 9207  authorize.go
 //	GET, POST /oauth/consent                             consent.go
 //	POST /oauth/login, /oauth/logout                     login.go
+//	POST /oauth/account                                  account.go
 //	POST /oauth/token                                    RFC 6749 section 3.2, RFC 9449  token.go, proof.go, grant_*.go
 //	POST /oauth/revoke                                   RFC 7009  revoke.go
 //	POST /oauth/par                                      RFC 9126  pushed_request.go
@@ -15,6 +16,9 @@
 //	POST /oauth/introspect                               RFC 7662  introspect.go
 //	POST /oauth/register                                 RFC 7591  register.go
 //	GET, PUT, DELETE /oauth/register/CLIENT_ID           RFC 7592  register_manage.go
+//	GET  /.well-known/openid-configuration               OpenID Connect Discovery  metadata.go
+//	GET, POST /oauth/userinfo                            OpenID Connect Core section 5.3  userinfo.go
+//	GET, POST /oauth/end_session                         OpenID Connect RP-Initiated Logout  end_session.go
 //	GET  /oauth/jwks.json                                RFC 7517  jwks.go
 //	GET  /oauth/healthz/live, /oauth/healthz/ready       health.go
 //

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/caddy-scope/caddy-scope/oauth"
 )
 
 // clientSessionTTL is how long a client's own session is used again before the
@@ -23,6 +25,9 @@ func (s *Server) grantClientCredentials(ctx context.Context, req tokenRequest) (
 	scopes, resource, err := s.readScopeAndResource(req.client, req.params, req.resources)
 	if err != nil {
 		return nil, err
+	}
+	if len(scopes.Intersect(oauth.IdentityScopes())) > 0 {
+		return nil, oauth.InvalidScope("A client that acts for itself has no user to ask about.")
 	}
 	ttl := s.accessTokenTTL(req.client)
 	session, err := s.cfg.Store.OpenClientSession(ctx, req.client.ID, resource, scopes,

@@ -63,6 +63,7 @@ func (s *Server) grantCode(ctx context.Context, req tokenRequest) (*tokenRespons
 	case err != nil:
 		return nil, fmt.Errorf("redeem authorization code: %w", err)
 	}
+	session.nonce = code.Nonce
 	return s.respond(req, session, session.Resource, session.Scopes)
 }
 

@@ -154,7 +154,8 @@ func (s *Server) exchangedScopes(req tokenRequest, subject accessClaims, parent 
 	if len(asked) == 0 {
 		asked = held.Intersect(s.defaultScopes(req.client, resource))
 	}
-	if len(asked) == 0 || !held.ContainsAll(asked) || !s.clientScopes(req.client).ContainsAll(asked) {
+	// Who the user is, the user told the client, not the service.
+	if len(asked) == 0 || len(asked.Intersect(oauth.IdentityScopes())) > 0 || !held.ContainsAll(asked) || !s.clientScopes(req.client).ContainsAll(asked) {
 		return nil, oauth.InvalidScope("The subject_token does not hold the scope, or the client may not have it.")
 	}
 	return asked, nil

@@ -38,20 +38,26 @@ type signedIn struct {
 func (s *Server) continueAuthorization(w http.ResponseWriter, r *http.Request, req *AuthorizationRequest, client *Client) {
 	login, err := s.currentLogin(r)
 	found := err == nil
+	fresh := found && recentEnough(login.Login, req)
 	switch {
 	case !found && !errors.Is(err, ErrNotFound):
 		s.unavailablePage(w, r, "find login", err)
-	case found && recentEnough(login.Login, req):
+	case fresh && expected(login.Login, req) && slices.Contains(req.Prompt, promptSelectAccount):
+		s.showAccount(w, r, req, client, login)
+	case fresh && expected(login.Login, req):
 		s.continueConsent(w, r, req, client, login)
 	case slices.Contains(req.Prompt, promptNone):
-		s.refuse(w, r, req, client, &oauth.Error{Code: oauth.CodeLoginRequired, Description: "The user is not signed in."})
+		s.refuse(w, r, req, client, errLoginRequired)
+	case fresh && req.SubjectAsked: // and it was somebody else who signed in
+		s.redirectError(w, r, req, errLoginRequired)
 	case !s.cfg.Password && len(s.cfg.Methods) == 0:
 		s.errorWords(w, r, http.StatusForbidden, "nologin")
 	case s.onlyMethod() != nil:
 		s.beginLogin(w, r, req, s.onlyMethod())
 	default:
-		page := signIn{Again: found, Email: req.LoginHint}
-		if found && login.Method == passwordMethod {
+		same := found && expected(login.Login, req) && !req.OtherAccount
+		page := signIn{Again: same, Email: req.LoginHint}
+		if same && login.Method == passwordMethod {
 			page.Email = login.Name
 		}
 		s.showSignIn(w, r, http.StatusOK, req, client, page)
@@ -60,17 +66,35 @@ func (s *Server) continueAuthorization(w http.ResponseWriter, r *http.Request, r
 
 // Values of the prompt parameter. OpenID Connect Core section 3.1.2.1.
 const (
-	promptNone    = "none"
-	promptLogin   = "login"
-	promptConsent = "consent"
+	promptNone          = "none"
+	promptLogin         = "login"
+	promptConsent       = "consent"
+	promptSelectAccount = "select_account"
 )
 
+var errLoginRequired = &oauth.Error{Code: oauth.CodeLoginRequired, Description: "The user is not signed in."}
+
 // recentEnough reports whether the login meets prompt and max_age of the
-// request. prompt=login is met by signing in for this very request, which takes
+// request, and is not the one that the user turned down. prompt=login is met by signing in for this very request, which takes
 // the word out of it (startLogin): told by times, a login made a moment before
 // could pass where the clocks of node and database differ. SECURITY-CASES A-17.
 func recentEnough(login Login, req *AuthorizationRequest) bool {
-	return !slices.Contains(req.Prompt, promptLogin) && !login.AuthTime.Before(req.ReauthAfter)
+	return !slices.Contains(req.Prompt, promptLogin) && !req.OtherAccount && !login.AuthTime.Before(req.ReauthAfter)
+}
+
+// expected reports whether it is the user that the client expects, by
+// id_token_hint. Where nobody can tell whom it expects, a person at the browser
+// may answer, but nobody is answered for unseen.
+func expected(login Login, req *AuthorizationRequest) bool {
+	if req.SubjectUnknown {
+		return !slices.Contains(req.Prompt, promptNone)
+	}
+	return req.Subject == "" || req.Subject == login.UserID
+}
+
+// decidable reports whether all that comes before the consent page was done.
+func decidable(login Login, req *AuthorizationRequest) bool {
+	return recentEnough(login, req) && expected(login, req) && !slices.Contains(req.Prompt, promptSelectAccount)
 }
 
 // currentLogin returns the live login of the browser. ErrNotFound: none, also

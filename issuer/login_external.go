@@ -63,7 +63,8 @@ func (s *Server) providerRequest(state *providerState, sealed string) ProviderRe
 		RedirectURI: s.endpoint(methodPath(state.Method)), State: sealed, Nonce: state.Nonce, Verifier: state.Verifier,
 		StartedAt:      state.StartedAt,
 		Reauthenticate: slices.Contains(state.Request.Prompt, promptLogin),
-		MaxAge:         state.Request.MaxAge, LoginHint: state.Request.LoginHint,
+		SelectAccount:  slices.Contains(state.Request.Prompt, promptSelectAccount),
+		MaxAge:         state.Request.MaxAge, LoginHint: state.Request.LoginHint, UILocales: state.Request.UILocales,
 	}
 }
 
@@ -199,6 +200,9 @@ func (s *Server) startExternalLogin(w http.ResponseWriter, r *http.Request, req 
 		s.errorWords(w, r, http.StatusForbidden, "account")
 		return false
 	}
+	if !s.cfg.OpenID { // nobody will be told
+		user.Profile = nil
+	}
 	cookie := newCookieValue()
 	login, err := s.cfg.Store.CreateExternalLogin(r.Context(), sha256.Sum256([]byte(cookie)), method.Name, user, s.cfg.LoginTTL, s.origin(r))
 	switch {
@@ -222,7 +226,9 @@ func (s *Server) startExternalLogin(w http.ResponseWriter, r *http.Request, req 
 // that a value planted before is worth nothing after, and the login it replaces
 // ends. SECURITY-CASES A-26.
 func (s *Server) adoptLogin(w http.ResponseWriter, r *http.Request, req *AuthorizationRequest, login Login, cookie string) {
-	req.Prompt = slices.DeleteFunc(req.Prompt, func(value string) bool { return value == promptLogin })
+	// Signing in is also choosing who.
+	req.Prompt = slices.DeleteFunc(req.Prompt, func(value string) bool { return value == promptLogin || value == promptSelectAccount })
+	req.OtherAccount, req.SubjectAsked = false, true
 	if !req.ReauthAfter.IsZero() {
 		// max_age is met by this login and later ones. The time is the
 		// database's; held against the node's clock, a database that is behind

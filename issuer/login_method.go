@@ -48,9 +48,12 @@ type ProviderRequest struct {
 	// Reauthenticate asks for the user's credentials even if they are signed in
 	// there (prompt=login).
 	Reauthenticate bool
+	// SelectAccount lets the user choose an account (prompt=select_account).
+	SelectAccount bool
 	// MaxAge is how long ago they may have given them; nil: any.
 	MaxAge    *time.Duration
 	LoginHint string // an email address; may be empty
+	UILocales string // language tags between spaces; may be empty
 }
 
 // ProviderRefusal: the provider answered, and not with a user.
@@ -71,6 +74,7 @@ type ExternalUser struct {
 	UserID    string         // becomes `sub` in tokens when the user is first seen
 	Name      string         // what pages call the user; may be empty
 	Claims    map[string]any // kept for the upstream: strings, numbers, booleans and lists of strings
+	Profile   map[string]any // those of ProfileClaims that the authority gave: strings, and email_verified
 	AuthTime  time.Time      // when they gave their credentials; zero: not known
 	SessionID string         // `sid` of the provider; may be empty
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -17,7 +18,8 @@ import (
 // a changed configuration is seen soon.
 const metadataMaxAge = 300
 
-// serverMetadata is the RFC 8414 document.
+// serverMetadata is the RFC 8414 document. With OpenID Connect it holds what
+// OpenID Connect Discovery section 3 asks for as well, and is served for both.
 type serverMetadata struct {
 	Issuer                 string   `json:"issuer"`
 	AuthorizationEndpoint  string   `json:"authorization_endpoint"`
@@ -43,6 +45,35 @@ type serverMetadata struct {
 	IssInAuthorizationResp bool     `json:"authorization_response_iss_parameter_supported"`
 	DPoPAlgorithms         []string `json:"dpop_signing_alg_values_supported"`
 	ProtectedResources     []string `json:"protected_resources,omitempty"`
+	*openIDMetadata
+}
+
+// openIDMetadata are the members of OpenID Connect Discovery section 3 that RFC
+// 8414 does not have.
+type openIDMetadata struct {
+	UserInfoEndpoint  string   `json:"userinfo_endpoint"`
+	EndSession        string   `json:"end_session_endpoint"` // RP-Initiated Logout section 2.1
+	SubjectTypes      []string `json:"subject_types_supported"`
+	IDTokenAlgorithms []string `json:"id_token_signing_alg_values_supported"`
+	Claims            []string `json:"claims_supported"`
+	ClaimTypes        []string `json:"claim_types_supported"`
+	ACRs              []string `json:"acr_values_supported,omitempty"`
+	ClaimsParameter   bool     `json:"claims_parameter_supported"`
+	RequestParameter  bool     `json:"request_parameter_supported"`
+	// RequestURI: true where it is left out.
+	RequestURI bool     `json:"request_uri_parameter_supported"`
+	UILocales  []string `json:"ui_locales_supported"`
+	Prompts    []string `json:"prompt_values_supported"`
+}
+
+// openIDConfigurationPaths are the paths at which the document stands.
+func openIDConfigurationPaths(issuer string) []string {
+	addresses := oauth.OpenIDConfigurationURLs(issuer)
+	paths := make([]string, 0, len(addresses))
+	for _, address := range addresses {
+		paths = append(paths, strings.TrimPrefix(address, oauth.Origin(issuer)))
+	}
+	return slices.Compact(paths)
 }
 
 // resourceMetadata is the RFC 9728 document.
@@ -62,6 +93,16 @@ func (s *Server) handleServerMetadata(w http.ResponseWriter, r *http.Request) {
 		http.NotFound(w, r)
 		return
 	}
+	writeDocument(w, r, s.serverMetadata())
+}
+
+// handleOpenIDConfiguration serves the same document to clients of OpenID
+// Connect. A half-filled one would end the discovery of some (trap 27).
+func (s *Server) handleOpenIDConfiguration(w http.ResponseWriter, r *http.Request) {
+	writeDocument(w, r, s.serverMetadata())
+}
+
+func (s *Server) serverMetadata() serverMetadata {
 	origin := oauth.Origin(s.cfg.Issuer)
 	methods := []string{methodNone, methodBasic, methodPost, methodPrivateKeyJWT}
 	m := serverMetadata{
@@ -97,7 +138,25 @@ func (s *Server) handleServerMetadata(w http.ResponseWriter, r *http.Request) {
 	for _, resource := range s.cfg.Resources() {
 		m.ProtectedResources = append(m.ProtectedResources, resource.Identifier)
 	}
-	writeDocument(w, r, m)
+	if s.cfg.OpenID {
+		m.openIDMetadata = s.openIDMetadata()
+	}
+	return m
+}
+
+func (s *Server) openIDMetadata() *openIDMetadata {
+	return &openIDMetadata{
+		UserInfoEndpoint:  s.userInfoResource(),
+		EndSession:        s.endpoint(endSessionPath),
+		SubjectTypes:      []string{"public"},
+		IDTokenAlgorithms: []string{"ES256"},
+		Claims: slices.Concat([]string{"iss", "sub", "aud", "exp", "iat", "auth_time", "nonce", "acr", "amr", "at_hash", "sid"},
+			identityClaims["profile"], identityClaims["email"]),
+		ClaimTypes: []string{"normal"},
+		ACRs:       s.authenticationClasses(),
+		UILocales:  []string{words.text("language")},
+		Prompts:    []string{promptNone, promptLogin, promptConsent, promptSelectAccount},
+	}
 }
 
 // handleResourceMetadata serves RFC 9728 metadata for every resource of the

@@ -29,16 +29,18 @@ import (
 var pageFiles embed.FS
 
 var (
-	words        = loadWords("pages/en.json")
-	style        = readPageFile("pages/style.css")
-	signInPage   = parsePage("signin.html")
-	consentPage  = parsePage("consent.html")
-	limitPage    = parsePage("limit.html")
-	messagePage  = parsePage("message.html")
-	refusedPage  = parsePage("refused.html")
-	devicePage   = parsePage("device.html")
-	pagePolicy   = contentSecurityPolicy(style)
-	htmlMimeType = "text/html; charset=utf-8"
+	words          = loadWords("pages/en.json")
+	style          = readPageFile("pages/style.css")
+	signInPage     = parsePage("signin.html")
+	consentPage    = parsePage("consent.html")
+	limitPage      = parsePage("limit.html")
+	messagePage    = parsePage("message.html")
+	refusedPage    = parsePage("refused.html")
+	devicePage     = parsePage("device.html")
+	accountPage    = parsePage("account.html")
+	endSessionPage = parsePage("end_session.html")
+	pagePolicy     = contentSecurityPolicy(style)
+	htmlMimeType   = "text/html; charset=utf-8"
 )
 
 func parsePage(file string) *template.Template {
@@ -110,12 +112,16 @@ type message struct {
 	Title, Explanation, Advice string
 	// Reference finds the log line of the request; empty: none is shown.
 	Reference string
+	// Back leads to BackTo, as a host or scheme; empty: no link. It is an address
+	// that CheckRedirectURI accepts.
+	Back   template.URL
+	BackTo string
 }
 
 // errorPage tells a person what happened and what to do now. All three texts
 // are fixed; nothing that the request brought stands in them.
 func (s *Server) errorPage(w http.ResponseWriter, r *http.Request, status int, title, explanation, advice string) {
-	s.writePage(w, r, status, messagePage, message{title, explanation, advice, s.requestID(r)})
+	s.writePage(w, r, status, messagePage, message{Title: title, Explanation: explanation, Advice: advice, Reference: s.requestID(r)})
 }
 
 // errorWords is errorPage with the words found under key.

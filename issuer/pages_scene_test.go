@@ -110,6 +110,8 @@ func startPageScene(t *testing.T, tls bool, change ...func(*Config)) *pageScene 
 	mux.HandleFunc(loginPath, scene.handleLogin)
 	mux.HandleFunc(consentPath, scene.handleConsent)
 	mux.HandleFunc(logoutPath, scene.handleLogout)
+	mux.HandleFunc(accountPath, scene.handleAccount)
+	mux.HandleFunc(endSessionPath, scene.handleEndSession)
 	handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { mux.ServeHTTP(w, withRequestID(r)) })
 	return scene
 }

@@ -26,6 +26,10 @@ func everyPage(t *testing.T) map[string]*page {
 		"error":          b.get(consentPath + "?request=x"),
 		"redirect":       scene.consent(b).submit("Not you? Sign out"),
 	}
+	pages["sign out"] = b.get(endSessionPath)
+	scene.ask.Prompt = pagePrompt("select_account")
+	pages["account"] = b.get("/oauth/authorize")
+	scene.ask.Prompt = nil
 	scene.connect("s1", "cli", siteRedirect, "jobs:read")
 	pages["limit"] = scene.consent(b)
 	pages["signed out"] = b.post(logoutPath, map[string][]string{"csrf": {formToken(b.cookie(loginCookie), logoutPurpose, "")}})

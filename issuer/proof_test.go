@@ -224,3 +224,20 @@ func TestBoundTokenIsSeenInIntrospectionAndMetadata(t *testing.T) {
 		}
 	}
 }
+
+func newProofKeys(t *testing.T) (key, other *dpoptest.Key) {
+	t.Helper()
+	return dpoptest.NewKey(t, "ES256"), dpoptest.NewKey(t, "ES256")
+}
+
+// forToken ties a proof to an access token; proofFor does so with a nonce.
+func forToken(token string) []dpoptest.Change {
+	if token == "" {
+		return nil
+	}
+	return []dpoptest.Change{dpoptest.For(token)}
+}
+
+func proofFor(scene *issuertest.Scene, token string) []dpoptest.Change {
+	return append(forToken(token), dpoptest.Nonce(nonceOf(scene)))
+}

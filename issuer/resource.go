@@ -11,11 +11,19 @@ import (
 // Without the parameter (GPT Actions send none): the client's own resource;
 // else the only one whose rules use all requested scopes; else the issuer's own
 // block. RFC 8707 section 2.
+//
+// Who the user is, is asked of the server itself: a request for identity scopes
+// alone is for UserInfo and opens no gate, also where a rule needs no scope.
 func (s *Server) selectResource(client *Client, requested []string, scopes oauth.ScopeSet) (string, error) {
 	resources := s.cfg.Resources()
 	if len(requested) > 0 {
 		return namedResource(resources, requested)
 	}
+	api := scopes.Without(oauth.IdentityScopes())
+	if len(scopes) > 0 && len(api) == 0 {
+		return s.userInfoResource(), nil
+	}
+	scopes = api
 	if client.Resource != "" {
 		return client.Resource, nil
 	}
@@ -60,9 +68,9 @@ func namedResource(resources []ProtectedResource, requested []string) (string, e
 }
 
 // defaultScopes is what a request without `scope` asks for: all that the
-// client may have and the resource uses. Trap 13.
+// client may have and the resource uses; never who the user is. Trap 13.
 func (s *Server) defaultScopes(client *Client, resource string) oauth.ScopeSet {
-	allowed := s.clientScopes(client)
+	allowed := s.clientScopes(client).Without(oauth.IdentityScopes())
 	for _, r := range s.cfg.Resources() {
 		if r.Identifier == resource {
 			return allowed.Intersect(r.Scopes)

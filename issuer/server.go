@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"path"
+	"slices"
 	"strings"
 	"time"
 
@@ -57,6 +59,13 @@ func New(cfg Config) (*Server, error) {
 		return nil, fmt.Errorf("issuer: %w", err)
 	}
 	setDefaults(&cfg)
+	if cfg.OpenID {
+		catalog, err := cfg.Catalog.WithIdentity()
+		if err != nil {
+			return nil, fmt.Errorf("issuer: %w", err)
+		}
+		cfg.Catalog = catalog
+	}
 	s := &Server{
 		cfg:            cfg,
 		password:       newPasswordLogin(cfg.Now),
@@ -118,12 +127,20 @@ func (s *Server) routes() *http.ServeMux {
 	handle("/oauth/login", s.handleLogin, post)
 	handle("/oauth/login/{method}", s.handleLoginMethod, get, post)
 	handle("/oauth/consent", s.handleConsent, get, post)
+	handle(accountPath, s.handleAccount, post)
 	handle("/oauth/logout", s.handleLogout, post)
 	handle("/oauth/token", withCORS(s.handleToken, post), post, http.MethodOptions)
 	handle("/oauth/revoke", withCORS(s.handleRevoke, post), post, http.MethodOptions)
 	if s.offers(grantDeviceCode) {
 		handle(devicePath, s.handleDevice, get, post)
 		handle("/oauth/device_authorization", withCORS(s.handleDeviceAuthorization, post), post, http.MethodOptions)
+	}
+	if s.cfg.OpenID {
+		handle(endSessionPath, s.handleEndSession, get, post)
+		handle(userInfoPath, withCORS(s.handleUserInfo, get, post), get, post, http.MethodOptions)
+		for _, path := range openIDConfigurationPaths(s.cfg.Issuer) {
+			handle(path, withCORS(s.handleOpenIDConfiguration, get), get, http.MethodOptions)
+		}
 	}
 	handle("/oauth/par", withCORS(s.handlePush, post), post, http.MethodOptions)
 	if s.registry.with.Dynamic {
@@ -166,19 +183,21 @@ func onlyMethods(next http.HandlerFunc, methods ...string) http.HandlerFunc {
 	}
 }
 
-// Handles reports whether path belongs to the server: /oauth/* and the
-// well-known documents of OAuth. Everything else is somebody else's. The
-// endpoints stand at the root of the issuer's origin, also for an issuer with a
-// path: metadata says where they are.
-func Handles(path string) bool {
-	return path == "/oauth" || strings.HasPrefix(path, "/oauth/") || strings.HasPrefix(path, "/.well-known/oauth-")
+// Handles reports whether path belongs to the server of the issuer: /oauth/* and
+// the well-known documents of OAuth and OpenID, also where there are none, since
+// clients look for both and take 404 for an answer. Everything else is somebody
+// else's. The endpoints stand at the root of the issuer's origin, also for an
+// issuer with a path: metadata says where they are.
+func Handles(issuer, path string) bool {
+	return path == "/oauth" || strings.HasPrefix(path, "/oauth/") || strings.HasPrefix(path, "/.well-known/oauth-") ||
+		path == oauth.WellKnownOpenIDConfiguration || slices.Contains(openIDConfigurationPaths(issuer), path)
 }
 
 // ServeHTTP answers every path that Handles reports; unknown ones with 404,
 // never 5xx, which would end the discovery of some clients.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	// No cleaning redirects: a path is one of ours byte for byte, or it is not.
-	if _, pattern := s.mux.Handler(r); pattern == "" || strings.Contains(r.URL.Path, "//") || strings.Contains(r.URL.Path, "/.") && !strings.HasPrefix(r.URL.Path, "/.well-known/") {
+	if _, pattern := s.mux.Handler(r); pattern == "" || path.Clean(r.URL.Path) != strings.TrimSuffix(r.URL.Path, "/") {
 		http.NotFound(w, r)
 		return
 	}

@@ -220,7 +220,7 @@ type LoginStore interface {
 	// CreateExternalLogin stores a login of a user whom another authority names,
 	// made by the login method of that name. Who is seen for the first time
 	// becomes a user under ExternalUser.UserID; afterwards authority and subject
-	// decide, and name and claims follow what is said now. ErrNotFound: the user
+	// decide, and name, claims and profile follow what is said now. ErrNotFound: the user
 	// is disabled. ErrExists: the id is another user's, or a client's.
 	CreateExternalLogin(ctx context.Context, digest Digest, method string, user ExternalUser, ttl time.Duration, origin Origin) (Login, error)
 	// FindLogin returns the live login whose cookie has this digest.
@@ -290,6 +290,8 @@ type AuthorizationCode struct {
 	Scopes          oauth.ScopeSet
 	CodeChallenge   string // S256; empty: none was sent
 	DPoPKey         string // thumbprint of the key that it is for; empty: any
+	Nonce           string // of the ID token; empty: none was sent
+	LoginMethod     string // how the user signed in
 	AuthTime        time.Time
 
 	// RedeemedAt is zero until the code is redeemed; set by FindAuthorizationCode.
@@ -328,10 +330,12 @@ type DeviceCode struct {
 
 // DeviceDecision is what a user said to it.
 type DeviceDecision struct {
-	Allow    bool
-	UserID   string
-	LoginID  string // uuid of the login it was said under
-	AuthTime time.Time
+	Allow   bool
+	UserID  string
+	LoginID string // uuid of the login it was said under
+	// LoginMethod and AuthTime are those of the login.
+	LoginMethod string
+	AuthTime    time.Time
 }
 
 // SessionLifetime bounds a new session.
@@ -360,6 +364,13 @@ type Session struct {
 	// DPoPKey is the thumbprint of the key that its refresh tokens are bound to;
 	// empty: none. RFC 9449 section 5.
 	DPoPKey string
+	// LoginMethod is how the user had signed in; empty: not known.
+	LoginMethod string
+	// Profile is what is known of the user, as a JSON object of claims of OpenID
+	// Connect Core section 5.1; nil unless the session has an identity scope.
+	Profile []byte
+	// nonce of the authorization request, for the ID token; empty: none.
+	nonce string
 	// actor is who acts in it for the user; nil: the client that the user allowed.
 	actor *actor
 	// Remaining is ExpiresAt minus the database's clock when the row was read;

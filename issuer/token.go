@@ -42,6 +42,7 @@ type tokenResponse struct {
 	TokenType       string `json:"token_type"`
 	ExpiresIn       int64  `json:"expires_in"`
 	RefreshToken    string `json:"refresh_token,omitempty"`
+	IDToken         string `json:"id_token,omitempty"` // OpenID Connect Core section 3.1.3.3
 	Scope           string `json:"scope,omitempty"`
 
 	session Session // for the log
@@ -154,9 +155,16 @@ func (s *Server) respond(req tokenRequest, session Session, resource string, sco
 	}
 	response := &tokenResponse{AccessToken: access, TokenType: req.tokenType(), ExpiresIn: expiresIn, Scope: scopes.String(), session: session}
 	if mayRefresh(req.client) && session.UserID != session.ClientID {
-		response.RefreshToken, err = s.cfg.Secrets.mintRefreshToken(refreshToken{session.ID, session.Counter})
+		if response.RefreshToken, err = s.cfg.Secrets.mintRefreshToken(refreshToken{session.ID, session.Counter}); err != nil {
+			return nil, err
+		}
 	}
-	return response, err
+	if s.cfg.OpenID && scopes.Contains(oauth.ScopeOpenID) {
+		if response.IDToken, err = s.mintIDToken(session, scopes, access, time.Duration(expiresIn)*time.Second); err != nil {
+			return nil, err
+		}
+	}
+	return response, nil
 }
 
 func mayRefresh(client *Client) bool { return slices.Contains(client.Grants, grantRefreshToken) }

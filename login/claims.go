@@ -31,9 +31,13 @@ type Claims struct {
 // maxClaims bounds what is kept, as JSON.
 const maxClaims = 8 << 10
 
+// maxProfileText bounds one claim of a profile, in bytes; a longer one is left
+// out.
+const maxProfileText = 2048
+
 // missing lists the claims that are wanted and not there.
 func (c *Claims) missing(claims map[string]any) (names []string) {
-	wanted := append([]string{c.User, c.Name}, c.Keep...)
+	wanted := append([]string{c.User, c.Name, "name", "email"}, c.Keep...)
 	for name := range c.Require {
 		wanted = append(wanted, name)
 	}
@@ -61,7 +65,7 @@ func (c *Claims) user(authority string, claims map[string]any) (issuer.ExternalU
 	if u.UserID = text(value); u.UserID == "" {
 		return u, fmt.Errorf("the claim %s, which becomes the user id, is missing or no text", name)
 	}
-	if name == "email" && claims["email_verified"] != true && claims["email_verified"] != "true" {
+	if name == "email" && !emailVerified(claims) {
 		// Whoever can enter any address at the provider would be anyone here.
 		return u, errors.New("the claim email becomes the user id, but email_verified is not true")
 	}
@@ -90,6 +94,7 @@ func (c *Claims) user(authority string, claims map[string]any) (issuer.ExternalU
 			u.Name = text(value)
 		}
 	}
+	u.Profile = profile(claims)
 	u.SessionID, _ = claims["sid"].(string)
 	if seconds, ok := claims["auth_time"].(json.Number); ok {
 		if at, err := seconds.Int64(); err == nil && at > 0 {
@@ -97,6 +102,27 @@ func (c *Claims) user(authority string, claims map[string]any) (issuer.ExternalU
 		}
 	}
 	return u, nil
+}
+
+// profile picks what clients may be told of the user. That an address is
+// verified is the provider's word about the address beside it.
+func profile(claims map[string]any) map[string]any {
+	picked := make(map[string]any)
+	for _, name := range issuer.ProfileClaims() {
+		if value, ok := claims[name].(string); ok && value != "" && len(value) <= maxProfileText {
+			picked[name] = value
+		}
+	}
+	delete(picked, "email_verified")
+	if picked["email"] != nil {
+		picked["email_verified"] = emailVerified(claims)
+	}
+	return picked
+}
+
+// emailVerified reads the claim as providers write it.
+func emailVerified(claims map[string]any) bool {
+	return claims["email_verified"] == true || claims["email_verified"] == "true"
 }
 
 // claim finds a claim by its name, or by the path that its dots mean.

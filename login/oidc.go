@@ -180,15 +180,26 @@ func (o *OIDC) AuthorizationURL(ctx context.Context, request issuer.ProviderRequ
 		return "", err
 	}
 	options := []oauth2.AuthCodeOption{oidc.Nonce(request.Nonce), oauth2.S256ChallengeOption(request.Verifier)}
+	var prompt []string
 	if request.Reauthenticate {
 		// max_age too, which makes the provider say when it asked: else nobody
 		// could tell whether it did. OpenID Connect Core section 3.1.2.1.
-		options = append(options, oauth2.SetAuthURLParam("prompt", "login"), oauth2.SetAuthURLParam("max_age", "0"))
+		prompt = append(prompt, "login")
+		options = append(options, oauth2.SetAuthURLParam("max_age", "0"))
 	} else if request.MaxAge != nil {
 		options = append(options, oauth2.SetAuthURLParam("max_age", fmt.Sprint(int(request.MaxAge.Seconds()))))
 	}
+	if request.SelectAccount {
+		prompt = append(prompt, "select_account")
+	}
+	if len(prompt) > 0 {
+		options = append(options, oauth2.SetAuthURLParam("prompt", strings.Join(prompt, " ")))
+	}
 	if request.LoginHint != "" {
 		options = append(options, oauth2.SetAuthURLParam("login_hint", request.LoginHint))
+	}
+	if request.UILocales != "" {
+		options = append(options, oauth2.SetAuthURLParam("ui_locales", request.UILocales))
 	}
 	config := provider.config
 	config.RedirectURL = request.RedirectURI

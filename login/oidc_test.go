@@ -479,3 +479,89 @@ func signedByWithdrawnKey(t *testing.T) func(*provider) {
 		p.sign = func(claims map[string]any) string { return signWith(t, jose.ES256, key, kid, claims) }
 	}
 }
+
+// OIDC-16: with `openid`, what the provider says of its user is told on to
+// clients, and the ID token says where the user signed in; without it nothing is kept.
+func TestClientsAreToldWhatTheProviderSaid(t *testing.T) {
+	t.Parallel()
+	p := newProvider(t)
+	p.set(func(p *provider) {
+		p.lie = func(claims map[string]any) {
+			claims["name"], claims["locale"], claims["phone_number"], claims["picture"] = "Ada Lovelace", "en-GB", "+1", strings.Repeat("p", 3000)
+		}
+	})
+	off := newScene(t, p)
+	signInAt(t, off.Browser(t)).Allow().Code()
+	if rows := off.SQL(t, `SELECT profile::text FROM gpt_users WHERE id = 'ada-1'`); len(rows) != 1 || rows[0][0] != "{}" {
+		t.Errorf("kept for nobody: %v", rows)
+	}
+
+	scene := issuertest.New(t, issuertest.With(func(cfg *issuer.Config) {
+		cfg.OpenID = true
+		cfg.Methods = []issuer.LoginMethod{oidcMethod(t, "theirs", "Their ID", p, cfg.Now)}
+	}))
+	identity := func() map[string]any {
+		t.Helper()
+		b := scene.Browser(t)
+		query, verifier := scene.Authorization(issuertest.Public, issuertest.Set("scope", "openid profile email"))
+		page := b.Get("/oauth/authorize?" + query.Encode()).Press("Continue with Their ID")
+		code := b.Get(b.Get(page.Location()).Location()).Follow().Allow().Code()
+		r := scene.PostForm("/oauth/token", url.Values{"grant_type": {"authorization_code"}, "client_id": {issuertest.Public}, "code": {code}, "code_verifier": {verifier}})
+		raw, _ := r.JSON["id_token"].(string)
+		var claims map[string]any
+		if payload, err := base64.RawURLEncoding.DecodeString(strings.Split(raw, ".")[1]); err != nil || json.Unmarshal(payload, &claims) != nil {
+			t.Fatalf("%d %s", r.Status, r.Body)
+		}
+		info := scene.Get("/oauth/userinfo", issuertest.Header("Authorization", "Bearer "+r.Tokens().Access))
+		if info.JSON["sub"] != claims["sub"] || info.JSON["name"] != claims["name"] || info.JSON["email_verified"] != claims["email_verified"] {
+			t.Errorf("UserInfo %s, ID token %v", info.Body, claims)
+		}
+		return claims
+	}
+	claims := identity()
+	if claims["sub"] != "ada-1" || claims["name"] != "Ada Lovelace" || claims["locale"] != "en-GB" || claims["email"] != "ada@provider.example" || claims["email_verified"] != true {
+		t.Errorf("%v", claims)
+	}
+	if claims["acr"] != scene.URL+"/oauth/login/theirs" || claims["amr"] != nil {
+		t.Errorf("acr %v, amr %v", claims["acr"], claims["amr"])
+	}
+	for _, name := range []string{"phone_number", "picture", "roles"} { // nobody asked for it; too long; for the upstream only
+		if claims[name] != nil {
+			t.Errorf("%s is told", name)
+		}
+	}
+	// What the provider says next holds, and no word about an address is none.
+	p.set(func(p *provider) {
+		p.lie = func(claims map[string]any) { claims["email"] = "ada@new.example"; delete(claims, "email_verified") }
+	})
+	if claims := identity(); claims["email"] != "ada@new.example" || claims["email_verified"] != false || claims["name"] != nil {
+		t.Errorf("%v", claims)
+	}
+}
+
+// OIDC-20: a choice of account, and the languages of the user, go on to the
+// provider.
+func TestProviderIsToldToLetTheUserChoose(t *testing.T) {
+	t.Parallel()
+	p := newProvider(t)
+	scene := newScene(t, p)
+	b := scene.Browser(t)
+	signInAt(t, b, issuertest.Set("prompt", "select_account"), issuertest.Set("ui_locales", "de fr")).Allow().Code()
+	if p.asked.Get("prompt") != "select_account" || p.asked.Get("ui_locales") != "de fr" || p.asked.Has("max_age") {
+		t.Errorf("%v", p.asked)
+	}
+	// Signed in already: the page asks here, and only who wants another account
+	// goes there.
+	page := b.Authorize(issuertest.Public, issuertest.Set("prompt", "select_account"))
+	if !page.Has("Continue as ada@provider.example") {
+		t.Fatalf("%d %s", page.Status, page.Text())
+	}
+	there := page.Press("Use another account").Follow()
+	if u, err := url.Parse(there.Location()); err != nil || !strings.HasPrefix(there.Location(), p.URL+"/authorize?") || u.Query().Get("prompt") != "select_account" {
+		t.Errorf("%d %s", there.Status, there.Location())
+	}
+	signInAt(t, scene.Browser(t), issuertest.Set("prompt", "login select_account"))
+	if p.asked.Get("prompt") != "login select_account" || p.asked.Get("max_age") != "0" {
+		t.Errorf("%v", p.asked)
+	}
+}

@@ -15,6 +15,9 @@ const WellKnownProtectedResource = "/.well-known/oauth-protected-resource"
 // WellKnownAuthorizationServer is the path prefix of RFC 8414 section 3.
 const WellKnownAuthorizationServer = "/.well-known/oauth-authorization-server"
 
+// WellKnownOpenIDConfiguration is the path of OpenID Connect Discovery section 4.
+const WellKnownOpenIDConfiguration = "/.well-known/openid-configuration"
+
 // ParseIdentifier checks an issuer or resource identifier as the owner of the
 // server configures it: an absolute URL with scheme https (http only on a
 // loopback host), a lower-case host, no userinfo, query, fragment, default
@@ -111,6 +114,14 @@ func ResourceMetadataURL(resource string) string {
 // RFC 8414 section 3.1.
 func IssuerMetadataURL(issuer string) string {
 	return insertWellKnown(issuer, WellKnownAuthorizationServer)
+}
+
+// OpenIDConfigurationURLs returns where the OpenID metadata of the issuer are
+// found: below the issuer, as OpenID Connect Discovery section 4.1 has it, and
+// with the well-known segment between host and path, as RFC 8414 section 5 does.
+// For an issuer without a path both are the same.
+func OpenIDConfigurationURLs(issuer string) [2]string {
+	return [2]string{issuer + WellKnownOpenIDConfiguration, insertWellKnown(issuer, WellKnownOpenIDConfiguration)}
 }
 
 func insertWellKnown(identifier, wellKnown string) string {

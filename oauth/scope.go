@@ -114,6 +114,24 @@ type Scope struct {
 // declared as scopes.
 var Reserved = []string{"public", "authenticated", "any"}
 
+// ScopeOpenID asks for an ID token and for the user's identifier. OpenID Connect
+// Core section 3.1.2.1.
+const ScopeOpenID = "openid"
+
+// identityScopes say who the user is. They open nothing at a gate, which does
+// not know them. OpenID Connect Core section 5.4; `profile` and `email` do
+// nothing without `openid`.
+var identityScopes = []Scope{{Name: ScopeOpenID}, {Name: "profile", Implies: []string{ScopeOpenID}}, {Name: "email", Implies: []string{ScopeOpenID}}}
+
+// IdentityScopes are the scopes by which a client learns who the user is.
+func IdentityScopes() ScopeSet {
+	names := make([]string, 0, len(identityScopes))
+	for _, s := range identityScopes {
+		names = append(names, s.Name)
+	}
+	return NewScopeSet(names...)
+}
+
 // Catalog is the set of declared scopes with their hierarchy.
 // It is immutable and safe for concurrent use.
 type Catalog struct {
@@ -133,7 +151,7 @@ func NewCatalog(scopes []Scope) (*Catalog, error) {
 			return nil, fmt.Errorf("scope %q: a name is printable ASCII without space, quote or backslash (RFC 6749 section 3.3)", s.Name)
 		case slices.Contains(Reserved, s.Name):
 			return nil, fmt.Errorf("scope %q: the name is reserved for scope rules", s.Name)
-		case s.Name == "offline_access" || s.Name == "openid":
+		case s.Name == "offline_access" || s.Name == ScopeOpenID:
 			return nil, fmt.Errorf("scope %q: the name belongs to OpenID Connect and cannot be declared", s.Name)
 		case strings.TrimSpace(s.Description) == "":
 			return nil, fmt.Errorf("scope %q: say in words what it allows; users read them on the consent page", s.Name)
@@ -143,14 +161,40 @@ func NewCatalog(scopes []Scope) (*Catalog, error) {
 		}
 		implies[s.Name] = s.Implies
 	}
-	for _, s := range scopes {
+	if err := c.close(implies); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// WithIdentity returns a catalog in which the identity scopes come before the
+// declared ones. They have no description: what users read is in the language of
+// the page. The error names a declared scope of such a name.
+func (c *Catalog) WithIdentity() (*Catalog, error) {
+	with := &Catalog{ordered: append(slices.Clone(identityScopes), c.ordered...), closure: make(map[string]ScopeSet, len(c.ordered)+len(identityScopes))}
+	implies := make(map[string][]string, len(with.ordered))
+	for _, s := range with.ordered {
+		if _, dup := implies[s.Name]; dup {
+			return nil, fmt.Errorf("scope %q: the name belongs to OpenID Connect, which is on; give it another one", s.Name)
+		}
+		implies[s.Name] = s.Implies
+	}
+	if err := with.close(implies); err != nil {
+		return nil, err
+	}
+	return with, nil
+}
+
+// close fills in what each scope includes.
+func (c *Catalog) close(implies map[string][]string) error {
+	for _, s := range c.ordered {
 		set, err := closeOver(s.Name, implies, nil)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		c.closure[s.Name] = set
 	}
-	return c, nil
+	return nil
 }
 
 func closeOver(name string, implies map[string][]string, path []string) (ScopeSet, error) {

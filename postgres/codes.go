@@ -24,14 +24,14 @@ func (s *Store) CreateAuthorizationCode(ctx context.Context, c issuer.Authorizat
 		_, err := conn.Exec(ctx, s.db.sql(`
 			WITH code AS (
 				INSERT INTO {s}.gpt_authorization_codes (code_hash, request_id, client_id, user_id, login_id, redirect_uri, redirect_uri_sent,
-					resource, scopes, code_challenge, auth_time, expires_at, dpop_jkt)
-				VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, clock_timestamp() + make_interval(secs => $12::float8), $15)
+					resource, scopes, code_challenge, auth_time, expires_at, dpop_jkt, nonce, login_method)
+				VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, clock_timestamp() + make_interval(secs => $12::float8), $15, $16, $17)
 				ON CONFLICT (request_id) DO NOTHING
 				RETURNING user_id, client_id)
 			INSERT INTO {s}.gpt_oauth_events (event_type, user_id, client_id, ip_address, request_id)
 			SELECT 'gpt.oauth.authorize', user_id, client_id, $13::text, $14::text FROM code`),
 			c.Digest[:], c.RequestID, c.ClientID, c.UserID, c.LoginID, c.RedirectURI, c.RedirectURISent, c.Resource, scopeArray(c.Scopes),
-			orNull(c.CodeChallenge), c.AuthTime, ttl.Seconds(), address(origin), requestID(origin), orNull(c.DPoPKey))
+			orNull(c.CodeChallenge), c.AuthTime, ttl.Seconds(), address(origin), requestID(origin), orNull(c.DPoPKey), orNull(c.Nonce), orNull(c.LoginMethod))
 		if hasCode(err, "23503") {
 			return issuer.ErrNotFound
 		}
@@ -46,11 +46,11 @@ func (s *Store) FindAuthorizationCode(ctx context.Context, digest issuer.Digest)
 		var used *time.Time
 		err := conn.QueryRow(ctx, s.db.sql(`
 			SELECT c.request_id::text, c.client_id, c.user_id, coalesce(c.login_id::text, ''), c.redirect_uri, c.redirect_uri_sent, c.resource,
-				c.scopes, coalesce(c.code_challenge, ''), c.auth_time, coalesce(c.dpop_jkt, ''), c.used_at
+				c.scopes, coalesce(c.code_challenge, ''), c.auth_time, coalesce(c.dpop_jkt, ''), coalesce(c.nonce, ''), c.used_at
 			FROM {s}.gpt_authorization_codes c
 			WHERE c.code_hash = $1 AND NOT c.adopted AND c.expires_at > clock_timestamp() AND c.failed_attempts < $2
 				AND (c.used_at IS NOT NULL OR c.login_id IS NOT NULL)`), digest[:], maxFailedRedemptions).
-			Scan(&c.RequestID, &c.ClientID, &c.UserID, &c.LoginID, &c.RedirectURI, &c.RedirectURISent, &c.Resource, &scopes, &c.CodeChallenge, &c.AuthTime, &c.DPoPKey, &used)
+			Scan(&c.RequestID, &c.ClientID, &c.UserID, &c.LoginID, &c.RedirectURI, &c.RedirectURISent, &c.Resource, &scopes, &c.CodeChallenge, &c.AuthTime, &c.DPoPKey, &c.Nonce, &used)
 		c.Digest, c.Scopes = digest, oauth.NewScopeSet(scopes...)
 		if used != nil {
 			c.RedeemedAt = *used
@@ -80,13 +80,13 @@ const redeemCodeSQL = `
 	account AS MATERIALIZED (
 		SELECT u.disabled_at FROM {s}.gpt_users u, code c WHERE u.id = c.user_id FOR SHARE OF u),
 	session AS (
-		INSERT INTO {s}.gpt_sessions (user_id, client_id, resource, redirect_uri, scopes, granted_scopes, auth_time, expires_at, idle_expires_at, tokens_expire_at, dpop_jkt)
+		INSERT INTO {s}.gpt_sessions (user_id, client_id, resource, redirect_uri, scopes, granted_scopes, auth_time, expires_at, idle_expires_at, tokens_expire_at, dpop_jkt, login_method)
 		SELECT c.user_id, c.client_id, c.resource, c.redirect_uri, c.scopes,
 			ARRAY(SELECT unnest(c.scopes) UNION SELECT unnest(o.granted_scopes) FROM {s}.gpt_sessions o
 				WHERE o.user_id = c.user_id AND o.client_id = c.client_id AND ` + live + ` AND ` + direct + `),
 			c.auth_time, clock_timestamp() + make_interval(secs => $3::float8),
 			CASE WHEN $4::float8 > 0 THEN clock_timestamp() + make_interval(secs => $4::float8) END,
-			clock_timestamp() + make_interval(secs => $5::float8), $9::text
+			clock_timestamp() + make_interval(secs => $5::float8), $9::text, c.login_method
 		FROM code c
 		WHERE NOT EXISTS (SELECT FROM account WHERE disabled_at IS NOT NULL)
 			AND ($6::int = 0 OR (SELECT count(*) FROM {s}.gpt_sessions WHERE user_id = c.user_id AND ` + live + ` AND ` + direct + `) < $6::int)

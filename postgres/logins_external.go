@@ -14,12 +14,13 @@ import (
 
 // CreateExternalLogin is described at issuer.LoginStore.
 func (s *Store) CreateExternalLogin(ctx context.Context, digest issuer.Digest, method string, user issuer.ExternalUser, ttl time.Duration, origin issuer.Origin) (login issuer.Login, err error) {
-	claims, err := json.Marshal(user.Claims)
+	claims, err := jsonObject(user.Claims)
 	if err != nil {
 		return login, fmt.Errorf("create login: claims: %w", err)
 	}
-	if user.Claims == nil {
-		claims = []byte("{}")
+	profile, err := jsonObject(user.Profile)
+	if err != nil {
+		return login, fmt.Errorf("create login: profile: %w", err)
 	}
 	err = s.db.write(ctx, "create login", inTx(func(ctx context.Context, tx pgx.Tx) error {
 		if err := s.firstSight(ctx, tx, user, origin); err != nil {
@@ -32,8 +33,8 @@ func (s *Store) CreateExternalLogin(ctx context.Context, digest issuer.Digest, m
 			return err
 		}
 		if _, err := tx.Exec(ctx, s.db.sql(`
-			UPDATE {s}.gpt_users SET name = $2, claims = $3, updated_at = clock_timestamp()
-			WHERE id = $1 AND (name IS DISTINCT FROM $2 OR claims <> $3)`), login.UserID, orNull(user.Name), claims); err != nil {
+			UPDATE {s}.gpt_users SET name = $2, claims = $3, profile = $4, updated_at = clock_timestamp()
+			WHERE id = $1 AND (name IS DISTINCT FROM $2 OR claims <> $3 OR profile <> $4)`), login.UserID, orNull(user.Name), claims, profile); err != nil {
 			return err
 		}
 		var authTime *time.Time
@@ -54,6 +55,13 @@ func (s *Store) CreateExternalLogin(ctx context.Context, digest issuer.Digest, m
 			Scan(&login.ID, &login.Name, &login.AuthTime, &login.ExpiresAt)
 	}))
 	return login, err
+}
+
+func jsonObject(members map[string]any) ([]byte, error) {
+	if members == nil {
+		return []byte("{}"), nil
+	}
+	return json.Marshal(members)
 }
 
 // firstSight makes a user of an identity that nobody has seen. ErrExists: the id

@@ -40,15 +40,23 @@ const live = `revoked_at IS NULL AND expires_at > clock_timestamp() AND (idle_ex
 // consent to the service.
 const direct = `NOT EXISTS (SELECT FROM {s}.gpt_delegated_sessions d WHERE d.session_id = id)`
 
-// sessionColumns in the order of scanSession.
+// sessionColumns in the order of scanSession. The user is looked up only for
+// sessions that may say who that is.
 const sessionColumns = `id::text, user_id, client_id, coalesce(resource, ''), coalesce(redirect_uri, ''), scopes, granted_scopes, rt_counter,
-	auth_time, created_at, last_active, expires_at, coalesce(dpop_jkt, ''), extract(epoch FROM expires_at - clock_timestamp())::float8`
+	auth_time, created_at, last_active, expires_at, coalesce(dpop_jkt, ''), coalesce(login_method, ''),
+	CASE WHEN scopes && ARRAY['openid', 'profile', 'email'] THEN (SELECT ` + userProfile + ` FROM {s}.gpt_users u WHERE u.id = user_id) END,
+	extract(epoch FROM expires_at - clock_timestamp())::float8`
+
+// userProfile is issuer.Session's Profile. The address that a user signs in with
+// is theirs, whatever the profile says.
+const userProfile = `jsonb_strip_nulls(u.profile || CASE WHEN u.email IS NULL THEN '{}' ELSE jsonb_build_object('email', u.email) END
+	|| jsonb_build_object('updated_at', floor(extract(epoch FROM u.updated_at))::bigint))`
 
 func scanSession(row pgx.Row, more ...any) (s issuer.Session, err error) {
 	var scopes, granted []string
 	var remaining float64
 	err = row.Scan(append([]any{&s.ID, &s.UserID, &s.ClientID, &s.Resource, &s.RedirectURI, &scopes, &granted, &s.Counter,
-		&s.AuthTime, &s.CreatedAt, &s.LastActive, &s.ExpiresAt, &s.DPoPKey, &remaining}, more...)...)
+		&s.AuthTime, &s.CreatedAt, &s.LastActive, &s.ExpiresAt, &s.DPoPKey, &s.LoginMethod, &s.Profile, &remaining}, more...)...)
 	s.Scopes, s.GrantedScopes = oauth.NewScopeSet(scopes...), oauth.NewScopeSet(granted...)
 	s.Remaining = time.Duration(remaining * float64(time.Second))
 	return s, err

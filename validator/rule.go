@@ -108,7 +108,12 @@ func (r Rule) check(catalog *oauth.Catalog) error {
 		if slices.Contains(oauth.Reserved, name) {
 			return fail("%s cannot stand beside scopes", name)
 		}
-		if _, ok := catalog.Lookup(name); !ok {
+		_, declared := catalog.Lookup(name)
+		switch {
+		case declared:
+		case oauth.IdentityScopes().Contains(name):
+			return fail("scope %q says who a user is and opens no route; name a declared scope, or authenticated", name)
+		default:
 			return fail("scope %q is not declared; add it to the oauth block: scope %s \"what a user reads\"", name, name)
 		}
 	}
