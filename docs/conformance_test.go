@@ -2,6 +2,7 @@
 package docs
 
 import (
+	"encoding/json"
 	"flag"
 	"fmt"
 	"go/ast"
@@ -24,7 +25,7 @@ var (
 	// named is a test as conformance.md writes it: `package.TestName`.
 	named = regexp.MustCompile("`([a-z0-9/]+)\\.((?:Test|Fuzz)\\w+)`")
 	// identifiers are the ids of requirements in comments and case names.
-	identifiers = regexp.MustCompile(`\b(?:[A-Z]-\d{2}|M[1-4](?:\.\d)?|PROTOCOL \d(?:\.\d+)+|REG-\d{2})\b`)
+	identifiers = regexp.MustCompile(`\b(?:[A-Z]-\d{2}|M[1-4](?:\.\d)?|PROTOCOL \d(?:\.\d+)+|(?:REG|CLI)-\d{2})\b`)
 	// spans are ids such as "J-01 to J-06".
 	spans = regexp.MustCompile(`\b([A-Z])-(\d{2})(?:\s*(?:to|…|\.\.\.?|–|-)\s*)(?:[A-Z]-)?(\d{2})\b`)
 )
@@ -143,4 +144,28 @@ func idsIn(text string) []string {
 		}
 	}
 	return ids
+}
+
+// The versions in conformance.md are those that the lock files pin.
+func TestConformanceNamesTheClientsThatRan(t *testing.T) {
+	t.Parallel()
+	var pinned struct {
+		Dependencies map[string]string
+	}
+	packages, err := os.ReadFile("../e2e/clients/package.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal(packages, &pinned); err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile("conformance.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, version := range pinned.Dependencies {
+		if !strings.Contains(string(text), "`"+name+"` "+version) {
+			t.Errorf("conformance.md does not name `%s` %s", name, version)
+		}
+	}
 }

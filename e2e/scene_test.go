@@ -2,13 +2,18 @@ package e2e
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -41,8 +46,19 @@ type scene struct {
 	Base      string // http://localhost:PORT, the issuer
 	DSN       string
 	Caddyfile string
+	CA        string // a file with the certificate that the gateway's is signed with; empty: plain http
+	HTTP      *http.Client
 	Upstream  *recorder
 	Log       *lockedBuffer
+}
+
+// sceneConfig is what a test wants otherwise than newScene has it.
+type sceneConfig struct {
+	Options string // goes into the oauth block
+	Global  string // goes beside the oauth block; the admin API is off without it
+	Site    string // in place of the gate and the recorder behind it
+	Scopes  string // in place of those of the job board
+	HTTPS   bool   // with certificates of Caddy's own, as strict clients demand
 }
 
 // lockedBuffer collects the log of the gateway while it runs.
@@ -110,26 +126,31 @@ func (r *recorder) Count() int {
 // behind the rules of the job board. options is put into the oauth block.
 func newScene(t *testing.T, options string) *scene {
 	t.Helper()
+	return newSceneWith(t, sceneConfig{Options: options})
+}
+
+func newSceneWith(t *testing.T, with sceneConfig) *scene {
+	t.Helper()
 	s := &scene{t: t, DSN: postgrestest.New(t), Upstream: newRecorder(t), Log: &lockedBuffer{}}
-	port := freePort(t)
-	s.Base = "http://localhost:" + port
 	dir := t.TempDir()
-	s.Caddyfile = filepath.Join(dir, "Caddyfile")
+	storage := filepath.Join(dir, "storage")
+	s.Base, s.Caddyfile = "http://localhost:"+freePort(t), filepath.Join(dir, "Caddyfile")
+	tls := "auto_https off"
+	if with.HTTPS {
+		tls = "auto_https disable_redirects\n\tskip_install_trust"
+		s.Base = strings.Replace(s.Base, "http:", "https:", 1)
+		s.CA = filepath.Join(storage, "pki", "authorities", "local", "root.crt")
+	}
 	writeFile(t, s.Caddyfile, fmt.Sprintf(`{
-	admin off
-	auto_https off
+	%s
+	%s
 	storage file_system %s
 	oauth {
 		issuer   %s
 		postgres {env.DATABASE_URL}
 		secret   {env.OAUTH_SECRET}
 
-		scope jobs:read          "Search jobs and view job details"
-		scope applications:read  "See your applications"
-		scope applications:write "Submit applications for you" {
-			implies applications:read
-		}
-		scope resume:read        "Read your resume"
+		%s
 
 		client demo-public {
 			name         "Demo CLI"
@@ -156,7 +177,23 @@ func newScene(t *testing.T, options string) *scene {
 %s {
 	bind 127.0.0.1
 	oauth_server
-	oauth_protect {
+	%s
+}
+`, cmp.Or(with.Global, "admin off"), tls, storage, s.Base, cmp.Or(with.Scopes, jobBoardScopes), with.Options, s.Base,
+		cmp.Or(with.Site, jobBoardRules+"reverse_proxy "+strings.TrimPrefix(s.Upstream.URL, "http://"))))
+	s.start()
+	s.addUser()
+	return s
+}
+
+const (
+	jobBoardScopes = `scope jobs:read          "Search jobs and view job details"
+		scope applications:read  "See your applications"
+		scope applications:write "Submit applications for you" {
+			implies applications:read
+		}
+		scope resume:read        "Read your resume"`
+	jobBoardRules = `oauth_protect {
 		GET  /jobs           jobs:read
 		GET  /jobs/*         jobs:read
 		GET  /applications   applications:read
@@ -165,16 +202,17 @@ func newScene(t *testing.T, options string) *scene {
 		GET  /health         public
 		*    /me             authenticated
 	}
-	reverse_proxy %s
-}
-`, filepath.Join(dir, "storage"), s.Base, options, s.Base, strings.TrimPrefix(s.Upstream.URL, "http://")))
-	s.start()
-	hash, err := issuer.HashPassword(t.Context(), password)
+	`
+)
+
+// addUser creates the person who signs in.
+func (s *scene) addUser() {
+	s.t.Helper()
+	hash, err := issuer.HashPassword(s.t.Context(), password)
 	if err != nil {
-		t.Fatal(err)
+		s.t.Fatal(err)
 	}
 	s.sql(`INSERT INTO gpt_users (email, password_hash) VALUES ($1, $2)`, email, hash)
-	return s
 }
 
 const clientSecret = "demo-secret-demo-secret-demo-secret-0001"
@@ -211,12 +249,11 @@ func (s *scene) start() {
 	})
 	deadline := time.Now().Add(60 * time.Second)
 	for {
-		res, err := http.Get(s.Base + "/oauth/healthz/ready")
-		if err == nil {
-			_ = res.Body.Close()
-			if res.StatusCode == http.StatusOK {
-				return
-			}
+		if s.HTTP == nil {
+			s.HTTP = s.trusting()
+		}
+		if s.HTTP != nil && s.ready() {
+			return
 		}
 		select {
 		case err := <-exited:
@@ -228,6 +265,36 @@ func (s *scene) start() {
 			s.t.Fatal("the gateway is not ready after 60 s")
 		}
 	}
+}
+
+func (s *scene) ready() bool {
+	res, err := s.HTTP.Get(s.Base + "/oauth/healthz/ready")
+	if err != nil {
+		return false
+	}
+	_ = res.Body.Close()
+	return res.StatusCode == http.StatusOK
+}
+
+// trusting returns a client that trusts the gateway's certificate, or nil while
+// Caddy has made none.
+func (s *scene) trusting() *http.Client {
+	s.t.Helper()
+	if s.CA == "" {
+		return http.DefaultClient
+	}
+	root, err := os.ReadFile(s.CA)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	roots := x509.NewCertPool()
+	if err != nil || !roots.AppendCertsFromPEM(root) {
+		return nil // half written
+	}
+	transport := http.DefaultTransport.(*http.Transport).Clone()
+	transport.TLSClientConfig = &tls.Config{RootCAs: roots}
+	s.t.Cleanup(transport.CloseIdleConnections)
+	return &http.Client{Transport: transport}
 }
 
 // sql runs one statement, as an operator in psql would.
@@ -253,7 +320,7 @@ func (s *scene) api(method, path, token string) (int, http.Header) {
 	if token != "" {
 		req.Header.Set("Authorization", "Bearer "+token)
 	}
-	res, err := http.DefaultClient.Do(req)
+	res, err := s.HTTP.Do(req)
 	if err != nil {
 		s.t.Fatal(err)
 	}
