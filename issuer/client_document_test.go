@@ -62,6 +62,9 @@ func TestMetadataDocumentMakesAClient(t *testing.T) {
 	}
 	// Another redirect is not its.
 	scene.Browser(t).Authorize(id, issuertest.Set("redirect_uri", "https://evil.example/cb")).WantPage(http.StatusBadRequest, "This link does not work")
+	// Scopes that its publisher names bound whoever uses its name.
+	narrow := host.Publish("/narrow.json", func(document map[string]any) { document["scope"] = "jobs:read" })
+	scene.Browser(t).Authorize(narrow, toPublished, issuertest.Set("scope", "resume:read")).WantPage(http.StatusBadRequest, "The app that sent you here made a mistake")
 }
 
 // REG-20: off by default. Nothing is fetched, nothing stands in the metadata.

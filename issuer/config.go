@@ -50,6 +50,9 @@ type Client struct {
 	Resource string
 	// Scopes it may ask for; nil: every declared scope.
 	Scopes oauth.ScopeSet
+	// DefaultScopes are what a request without `scope` asks for, where the resource
+	// uses any of them; nil: all that the client may have.
+	DefaultScopes oauth.ScopeSet
 	// Ceiling is the most that it may ever get, by a client policy; nil: no such
 	// bound. A request for more is narrowed, not refused: clients ask for all that
 	// a resource names.

@@ -210,6 +210,10 @@ func (r *registry) dynamicClient(ctx context.Context, clientID string) (*Client,
 		return nil, ErrNotFound
 	}
 	client := m.client(clientID, RegisteredByItself)
+	// SDKs register with the scope of the first challenge and ask for more when a
+	// later one names more. A bound that a client sets itself, and could replace by
+	// registering again, would protect nobody and end that.
+	client.DefaultScopes, client.Scopes = client.Scopes, nil
 	if registration.Secret != nil {
 		client.SecretDigests = []Digest{*registration.Secret}
 	}

@@ -68,13 +68,17 @@ func namedResource(resources []ProtectedResource, requested []string) (string, e
 }
 
 // defaultScopes is what a request without `scope` asks for: all that the
-// client may have and the resource uses; never who the user is. Trap 13.
+// client may have and the resource uses, or of that what the client named when
+// it registered; never who the user is. Trap 13.
 func (s *Server) defaultScopes(client *Client, resource string) oauth.ScopeSet {
 	allowed := s.clientScopes(client).Without(oauth.IdentityScopes())
 	for _, r := range s.cfg.Resources() {
 		if r.Identifier == resource {
-			return allowed.Intersect(r.Scopes)
+			allowed = allowed.Intersect(r.Scopes)
 		}
+	}
+	if named := allowed.Intersect(client.DefaultScopes); len(named) > 0 {
+		return named
 	}
 	return allowed
 }
