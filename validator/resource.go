@@ -191,7 +191,9 @@ func (r *Resource) Authorize(req *http.Request) (Decision, error) {
 // Confirm decides again about a request that was let through and whose answer
 // still flows. The error is a *Refusal; of status 503 when nobody can say.
 func (r *Resource) Confirm(ctx context.Context, g Grant) error {
-	if !r.cfg.Now().Before(g.token.expires()) {
+	// With the leeway of a request: else a client that comes back with the token
+	// that ended its stream would be let in and cut off again, over and over.
+	if !r.cfg.Now().Before(g.token.expires().Add(r.cfg.Leeway)) {
 		return invalidToken(errors.New("the token has expired"))
 	}
 	if _, refusal := r.admit(ctx, g); refusal != nil {
