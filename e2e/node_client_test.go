@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -42,6 +43,7 @@ type driver struct {
 	t       *testing.T
 	name    string
 	reports chan report
+	in      io.Writer
 	log     *lockedBuffer
 	exited  chan error
 }
@@ -63,6 +65,9 @@ func (s *scene) startNode(args ...string) *driver {
 	run.Env = append(os.Environ(), "NODE_EXTRA_CA_CERTS="+s.CA)
 	out, err := run.StdoutPipe()
 	if err != nil {
+		s.t.Fatal(err)
+	}
+	if d.in, err = run.StdinPipe(); err != nil {
 		s.t.Fatal(err)
 	}
 	if err := run.Start(); err != nil {
@@ -104,6 +109,14 @@ func (d *driver) await(step string) report {
 		d.t.Fatalf("%s: no %q within a minute:\n%s", d.name, step, d.log)
 	}
 	return nil
+}
+
+// goOn lets a driver go on that waits for something the test has done.
+func (d *driver) goOn() {
+	d.t.Helper()
+	if _, err := io.WriteString(d.in, "go on\n"); err != nil {
+		d.t.Fatal(err)
+	}
 }
 
 // wait is for the end of a driver that has no more to say.

@@ -12,7 +12,6 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -20,8 +19,6 @@ import (
 	"time"
 
 	"golang.org/x/oauth2"
-
-	"github.com/caddy-scope/caddy-scope/e2e/cluster"
 )
 
 // twoNodes are two gateways of one issuer and one Postgres, as behind a load
@@ -29,7 +26,6 @@ import (
 type twoNodes struct {
 	*scene
 	first, second *scene
-	admin         string // of the second
 	http          *http.Client
 	at            *scene // where the next request goes
 }
@@ -37,16 +33,16 @@ type twoNodes struct {
 func newTwoNodes(t *testing.T, options string) *twoNodes {
 	t.Helper()
 	first := newScene(t, options)
-	n := &twoNodes{scene: first, first: first, at: first, admin: "localhost:" + freePort(t)}
-	port := freePort(t)
+	n := &twoNodes{scene: first, first: first, at: first}
+	port, admin := freePort(t), "localhost:"+freePort(t)
 	text, err := os.ReadFile(first.Caddyfile)
 	if err != nil {
 		t.Fatal(err)
 	}
 	// The same issuer at another port, with an admin API to reload by.
-	config := strings.Replace(string(text), "admin off", "admin "+n.admin, 1)
+	config := strings.Replace(string(text), "admin off", "admin "+admin, 1)
 	config = strings.Replace(config, "\n"+first.Base+" {", "\nhttp://:"+port+" {", 1)
-	n.second = &scene{t: t, Base: "http://localhost:" + port, DSN: first.DSN, Upstream: first.Upstream, Log: &lockedBuffer{}, Caddyfile: filepath.Join(t.TempDir(), "Caddyfile")}
+	n.second = &scene{t: t, Base: "http://localhost:" + port, Admin: admin, DSN: first.DSN, Upstream: first.Upstream, Log: &lockedBuffer{}, Caddyfile: filepath.Join(t.TempDir(), "Caddyfile")}
 	writeFile(t, n.second.Caddyfile, config)
 	n.second.start()
 	jar, err := cookiejar.New(nil)
@@ -162,24 +158,11 @@ func (n *twoNodes) wantJobs(node *scene, token string, want int) {
 	}
 }
 
-// reload changes the configuration of the second node by `caddy reload`.
-func (n *twoNodes) reload(change func(config string) string) {
-	n.t.Helper()
-	text, err := os.ReadFile(n.second.Caddyfile)
-	if err != nil {
-		n.t.Fatal(err)
-	}
-	writeFile(n.t, n.second.Caddyfile, change(string(text)))
-	reload := exec.CommandContext(n.t.Context(), cluster.Binary(n.t), "reload", "--force", "--config", n.second.Caddyfile, "--adapter", "caddyfile", "--address", n.admin)
-	reload.Env = n.second.env()
-	if out, err := reload.CombinedOutput(); err != nil {
-		n.t.Fatalf("reload: %v\n%s", err, out)
-	}
-}
+func (n *twoNodes) reload(change func(config string) string) { n.second.reload(change) }
 
-// clientHost publishes a metadata document; gateways that are started after it
-// trust its certificate.
-func clientHost(t *testing.T, redirect string) (clientID, port string) {
+// clientHost publishes a metadata document. trust is a file with its certificate,
+// for the SSL_CERT_FILE of a gateway.
+func clientHost(t *testing.T, redirect string) (clientID, port, trust string) {
 	t.Helper()
 	mux := http.NewServeMux()
 	host := httptest.NewTLSServer(mux)
@@ -190,10 +173,9 @@ func clientHost(t *testing.T, redirect string) (clientID, port string) {
 		_ = json.NewEncoder(w).Encode(map[string]any{"client_id": clientID, "client_name": "Published", "redirect_uris": []string{redirect},
 			"grant_types": []string{"authorization_code", "refresh_token"}, "token_endpoint_auth_methods_supported": []string{"private_key_jwt", "none"}})
 	})
-	bundle := filepath.Join(t.TempDir(), "ca.pem")
-	writeFile(t, bundle, string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: host.Certificate().Raw})))
-	t.Setenv("SSL_CERT_FILE", bundle)
-	return clientID, host.URL[strings.LastIndex(host.URL, ":")+1:]
+	trust = filepath.Join(t.TempDir(), "ca.pem")
+	writeFile(t, trust, string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: host.Certificate().Raw})))
+	return clientID, host.URL[strings.LastIndex(host.URL, ":")+1:], trust
 }
 
 // REG-21: a client that nobody wrote down connects by its document and by registering
@@ -201,7 +183,8 @@ func clientHost(t *testing.T, redirect string) (clientID, port string) {
 // what ends it on one node ends it on both.
 func TestClientsRegisterThemselvesAcrossNodes(t *testing.T) {
 	const redirect = "https://chat.example/callback"
-	document, port := clientHost(t, redirect)
+	document, port, trust := clientHost(t, redirect)
+	t.Setenv("SSL_CERT_FILE", trust)
 	policy := `client_policy https://chat.example/* {
 			scopes jobs:read
 		}

@@ -46,18 +46,22 @@ type scene struct {
 	Base      string // http://localhost:PORT, the issuer
 	DSN       string
 	Caddyfile string
+	Admin     string // the address of the admin API; empty: none
 	CA        string // a file with the certificate that the gateway's is signed with; empty: plain http
 	HTTP      *http.Client
 	Upstream  *recorder
 	Log       *lockedBuffer
+	trust     string
 }
 
 // sceneConfig is what a test wants otherwise than newScene has it.
 type sceneConfig struct {
 	Options string // goes into the oauth block
-	Global  string // goes beside the oauth block; the admin API is off without it
-	Site    string // in place of the gate and the recorder behind it
+	Global  string // goes beside the oauth block
+	Admin   bool   // with an admin API, to reload by
+	Site    string // in place of the gate and the recorder behind it; BASE stands for the issuer
 	Scopes  string // in place of those of the job board
+	Trust   string // a file with certificates that the gateway trusts
 	HTTPS   bool   // with certificates of Caddy's own, as strict clients demand
 }
 
@@ -131,17 +135,24 @@ func newScene(t *testing.T, options string) *scene {
 
 func newSceneWith(t *testing.T, with sceneConfig) *scene {
 	t.Helper()
-	s := &scene{t: t, DSN: postgrestest.New(t), Upstream: newRecorder(t), Log: &lockedBuffer{}}
+	s := &scene{t: t, DSN: postgrestest.New(t), Upstream: newRecorder(t), Log: &lockedBuffer{}, trust: with.Trust}
 	dir := t.TempDir()
 	storage := filepath.Join(dir, "storage")
 	s.Base, s.Caddyfile = "http://localhost:"+freePort(t), filepath.Join(dir, "Caddyfile")
+	admin := "off"
+	if with.Admin {
+		s.Admin = "localhost:" + freePort(t)
+		admin = s.Admin
+	}
 	tls := "auto_https off"
 	if with.HTTPS {
 		tls = "auto_https disable_redirects\n\tskip_install_trust"
 		s.Base = strings.Replace(s.Base, "http:", "https:", 1)
 		s.CA = filepath.Join(storage, "pki", "authorities", "local", "root.crt")
 	}
+	site := cmp.Or(with.Site, jobBoardRules+"reverse_proxy "+strings.TrimPrefix(s.Upstream.URL, "http://"))
 	writeFile(t, s.Caddyfile, fmt.Sprintf(`{
+	admin %s
 	%s
 	%s
 	storage file_system %s
@@ -179,8 +190,7 @@ func newSceneWith(t *testing.T, with sceneConfig) *scene {
 	oauth_server
 	%s
 }
-`, cmp.Or(with.Global, "admin off"), tls, storage, s.Base, cmp.Or(with.Scopes, jobBoardScopes), with.Options, s.Base,
-		cmp.Or(with.Site, jobBoardRules+"reverse_proxy "+strings.TrimPrefix(s.Upstream.URL, "http://"))))
+`, admin, tls, with.Global, storage, s.Base, cmp.Or(with.Scopes, jobBoardScopes), with.Options, s.Base, strings.ReplaceAll(site, "BASE", s.Base)))
 	s.start()
 	s.addUser()
 	return s
@@ -205,6 +215,13 @@ const (
 	`
 )
 
+// in is the scene for a subtest.
+func (s *scene) in(t *testing.T) *scene {
+	same := *s
+	same.t = t
+	return &same
+}
+
 // addUser creates the person who signs in.
 func (s *scene) addUser() {
 	s.t.Helper()
@@ -218,11 +235,15 @@ func (s *scene) addUser() {
 const clientSecret = "demo-secret-demo-secret-demo-secret-0001"
 
 func (s *scene) env() []string {
-	return append(os.Environ(),
+	env := append(os.Environ(),
 		"DATABASE_URL="+s.DSN,
 		"OAUTH_SECRET=0123456789abcdef0123456789abcdef0123456789abcdef",
 		"DEMO_CLIENT_SECRET="+clientSecret,
 	)
+	if s.trust != "" {
+		env = append(env, "SSL_CERT_FILE="+s.trust)
+	}
+	return env
 }
 
 // start runs the gateway until the test ends and waits until it is ready.
@@ -295,6 +316,21 @@ func (s *scene) trusting() *http.Client {
 	transport.TLSClientConfig = &tls.Config{RootCAs: roots}
 	s.t.Cleanup(transport.CloseIdleConnections)
 	return &http.Client{Transport: transport}
+}
+
+// reload changes the configuration by `caddy reload`.
+func (s *scene) reload(change func(config string) string) {
+	s.t.Helper()
+	text, err := os.ReadFile(s.Caddyfile)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	writeFile(s.t, s.Caddyfile, change(string(text)))
+	reload := exec.CommandContext(s.t.Context(), cluster.Binary(s.t), "reload", "--force", "--config", s.Caddyfile, "--adapter", "caddyfile", "--address", s.Admin)
+	reload.Env = s.env()
+	if out, err := reload.CombinedOutput(); err != nil {
+		s.t.Fatalf("reload: %v\n%s", err, out)
+	}
 }
 
 // sql runs one statement, as an operator in psql would.

@@ -74,18 +74,17 @@ func newJWK(t *testing.T) (private, public string) {
 // CLI-01, CLI-02: the strict libraries connect with all their checks on, over https, in
 // Chromium.
 func TestStrictLibrariesConnect(t *testing.T) {
+	t.Parallel()
 	options, key := strictClients(t)
 	s := newSceneWith(t, sceneConfig{HTTPS: true, Options: options})
 	browser := newChromium(t)
 	for _, library := range []string{"oauth4webapi", "openid-client"} {
 		start := func(t *testing.T, flow, client, auth string, more ...string) *driver {
-			c := *s
-			c.t = t
 			args := []string{flow, "--issuer", s.Base, "--resource", s.Base, "--api", s.Base + "/jobs", "--scope", "jobs:read", "--client-id", client}
 			if auth != "" {
 				args = append(args, "--auth", auth, "--client-secret", clientSecret, "--key", key)
 			}
-			return c.startDriver(library+".mjs", append(args, more...)...)
+			return s.in(t).startDriver(library+".mjs", append(args, more...)...)
 		}
 		t.Run(library, func(t *testing.T) {
 			// It polls every five seconds: it begins first and ends last.

@@ -4,12 +4,13 @@
 import { createServer } from 'node:http'
 import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
+import { createInterface } from 'node:readline'
 import { parseArgs } from 'node:util'
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
   options: Object.fromEntries(
-    ['issuer', 'resource', 'api', 'client-id', 'client-secret', 'auth', 'key', 'scope', 'document', 'redirect-port', 'tool'].map((name) => [name, { type: 'string' }]),
+    ['issuer', 'resource', 'api', 'client-id', 'client-secret', 'auth', 'key', 'scope', 'document', 'tool'].map((name) => [name, { type: 'string' }]),
   ),
 })
 
@@ -27,10 +28,18 @@ export async function run(flows) {
     server.close()
     server.closeAllConnections()
   }
+  process.stdin.destroy()
 }
 
 export function report(step, fields = {}) {
   process.stdout.write(JSON.stringify({ step, ...fields }) + '\n')
+}
+
+// goOn waits for a line of the test, which has done something meanwhile.
+const lines = createInterface({ input: process.stdin })[Symbol.asyncIterator]()
+export async function goOn() {
+  const { done } = await lines.next()
+  if (done) throw new Error('the test is over')
 }
 
 // failure runs what must fail and returns its error.
@@ -45,7 +54,7 @@ export async function failure(what) {
 }
 
 // callback is a redirect URI on this computer, as command line programs have it.
-export async function callback(port = 0) {
+export async function callback() {
   const calls = []
   let wake = () => {}
   const server = createServer((request, response) => {
@@ -59,7 +68,7 @@ export async function callback(port = 0) {
     calls.push(url)
     wake()
   })
-  server.listen(port, '127.0.0.1')
+  server.listen(0, '127.0.0.1')
   await once(server, 'listening')
   servers.push(server)
   return {
