@@ -151,7 +151,7 @@ func (a *App) open(ctx context.Context) (*runtime, error) {
 	}
 	rt := &runtime{
 		db: db.store, store: db.store, keys: keys, verify: keys,
-		sessions: db.sessions, touch: db.upkeep.Touch, ready: db.db.Ready,
+		sessions: db.sessions, touch: db.upkeep.Touch, usage: db.upkeep.Usage, ready: db.db.Ready,
 		proofs: &dpop.Verifier{Nonces: a.secrets.Nonces(time.Now), Store: db.store, Now: time.Now},
 	}
 	if a.SessionCheck != "strict" {

@@ -242,6 +242,7 @@ func (p *Protect) forward(w http.ResponseWriter, r *http.Request, next caddyhttp
 		if decision.NoteUse(noteUseEvery, time.Now()) {
 			p.app.touchSession(decision.Identity.SessionID)
 		}
+		decision.CountUse(p.app.runtime.usage)
 		defer gated.done()
 	}
 	if decision.NextNonce != "" {

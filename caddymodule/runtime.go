@@ -29,6 +29,7 @@ type runtime struct {
 	server   *issuer.Server
 	proofs   *dpop.Verifier
 	touch    func(sessionID string)
+	usage    *validator.Usage // nil: nobody counts
 	ready    func(context.Context) error
 }
 

@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -10,10 +11,13 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"go.uber.org/zap"
+
+	"github.com/caddy-scope/caddy-scope/validator"
 )
 
 const (
 	touchEvery  = time.Minute // at most, for one session
+	callsEvery  = time.Minute // at most, for one token
 	flushEvery  = 10 * time.Second
 	cleanEvery  = time.Minute
 	cleanBatch  = 1000
@@ -36,17 +40,24 @@ func unusedClientsSQL(table string) string {
 		LIMIT $1 FOR UPDATE OF r SKIP LOCKED)`
 }
 
-// Upkeep writes last_active and removes what has expired.
+// Upkeep writes last_active and what sessions did, and removes what has expired.
 type Upkeep struct {
+	// Usage counts what sessions do; see FlushCalls.
+	Usage *validator.Usage
+
 	db *DB
 
 	mu      sync.Mutex
 	seen    map[uuid.UUID]time.Time // when it was last noted
 	pending []uuid.UUID
+
+	unwritten map[callKey]int64 // taken from Usage
 }
 
 // NewUpkeep returns the upkeep of db. Run does its work.
-func NewUpkeep(db *DB) *Upkeep { return &Upkeep{db: db, seen: map[uuid.UUID]time.Time{}} }
+func NewUpkeep(db *DB) *Upkeep {
+	return &Upkeep{Usage: new(validator.Usage), db: db, seen: map[uuid.UUID]time.Time{}, unwritten: map[callKey]int64{}}
+}
 
 // Touch notes that a session was active. It never blocks on the database.
 func (u *Upkeep) Touch(sessionID string) {
@@ -74,12 +85,13 @@ func (u *Upkeep) Run(ctx context.Context) {
 		var err error
 		select {
 		case <-ctx.Done():
-			if err := u.Flush(context.WithoutCancel(ctx)); err != nil {
-				u.db.logger.Warn("write last_active", zap.Error(err))
+			ctx := context.WithoutCancel(ctx)
+			if err := errors.Join(u.Flush(ctx), u.FlushCalls(ctx, 0)); err != nil {
+				u.db.logger.Warn("write what sessions did last", zap.Error(err))
 			}
 			return
 		case <-flush.C:
-			err = u.Flush(ctx)
+			err = errors.Join(u.Flush(ctx), u.FlushCalls(ctx, callsEvery))
 		case <-clean.C:
 			err = u.Clean(ctx)
 		}
@@ -135,6 +147,7 @@ func (u *Upkeep) Clean(ctx context.Context) error {
 		`DELETE FROM {s}.gpt_client_approvals WHERE (client_id, user_id) IN (SELECT client_id, user_id FROM {s}.gpt_client_approvals a
 			WHERE approved_at < clock_timestamp() - interval '` + keepEnded + `' AND NOT EXISTS (SELECT FROM {s}.gpt_sessions s WHERE s.client_id = a.client_id AND s.user_id = a.user_id)
 			LIMIT $1 FOR UPDATE SKIP LOCKED)`,
+		`DELETE FROM {s}.gpt_session_calls WHERE (session_id, day, scope) IN (SELECT session_id, day, scope FROM {s}.gpt_session_calls WHERE day <= ` + firstDay + ` LIMIT $1 FOR UPDATE SKIP LOCKED)`,
 		`DELETE FROM {s}.gpt_revocations WHERE id IN (SELECT id FROM {s}.gpt_revocations WHERE expires_at < clock_timestamp() LIMIT $1 FOR UPDATE SKIP LOCKED)`,
 	} {
 		for {

@@ -29,8 +29,8 @@ type TokenCache struct {
 }
 
 // tokenOverhead is what an entry weighs besides the bytes of its token: the
-// cache's own node, the claims, and the session that they lead to.
-const tokenOverhead = 640
+// cache's own node, the claims, the session that they lead to, and what is counted.
+const tokenOverhead = 768
 
 // NewTokenCache returns an empty cache that takes about maxBytes at most.
 func NewTokenCache(maxBytes uint64) *TokenCache {
@@ -79,6 +79,7 @@ type verifiedToken struct {
 	session atomic.Pointer[Session] // as it was read last; see SessionReader.Holds
 	granted atomic.Pointer[grantedScopes]
 	noted   atomic.Int64 // when its use was last noted, in ns; see Decision.NoteUse
+	use     atomic.Pointer[tokenUse]
 }
 
 // newVerifiedToken brings the claims into the form in which they are kept. A
