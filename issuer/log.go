@@ -41,10 +41,14 @@ func callerNetwork(ctx context.Context) string {
 	return network
 }
 
-// origin says where a step came from, for audit events and throttles.
+// origin says where a step came from, for audit events, throttles, and what users
+// are shown of their connected apps.
 func (s *Server) origin(r *http.Request) Origin {
-	return Origin{Address: s.cfg.ClientAddress(r), RequestID: s.requestID(r)}
+	return Origin{Address: s.cfg.ClientAddress(r), RequestID: s.requestID(r), Agent: cleanLongText(r.UserAgent(), maxAgentRunes)}
 }
+
+// maxAgentRunes is what is kept of a User-Agent: it names its program first.
+const maxAgentRunes = 200
 
 // peerAddress is the address of the connection.
 func peerAddress(r *http.Request) netip.Addr {

@@ -219,9 +219,12 @@ func displayName(client *Client) string {
 	return cleanText(client.ID)
 }
 
-func cleanText(text string) string {
-	if len(text) > 32*maxNameRunes { // enough for any name; bounds the work
-		text = text[:32*maxNameRunes]
+func cleanText(text string) string { return cleanLongText(text, maxNameRunes) }
+
+// cleanLongText is cleanText with another bound.
+func cleanLongText(text string, maxRunes int) string {
+	if len(text) > 32*maxRunes { // enough for any name; bounds the work
+		text = text[:32*maxRunes]
 	}
 	var clean strings.Builder
 	kept, marks, space := 0, 0, false
@@ -239,7 +242,7 @@ func cleanText(text string) string {
 		default:
 			marks = 0
 		}
-		if kept >= maxNameRunes {
+		if kept >= maxRunes {
 			return clean.String() + "…"
 		}
 		if space && kept > 0 {

@@ -273,6 +273,7 @@ type Digest [32]byte
 type Origin struct {
 	Address   netip.Addr // the client's address by trusted_proxies; may be invalid
 	RequestID string     // correlates with the log; may be empty
+	Agent     string     // the User-Agent, cleaned and cut; may be empty
 }
 
 // AuthorizationCode is what a code is bound to. RFC 6749 section 4.1.2.

@@ -24,14 +24,14 @@ func (s *Store) CreateAuthorizationCode(ctx context.Context, c issuer.Authorizat
 		_, err := conn.Exec(ctx, s.db.sql(`
 			WITH code AS (
 				INSERT INTO {s}.gpt_authorization_codes (code_hash, request_id, client_id, user_id, login_id, redirect_uri, redirect_uri_sent,
-					resource, scopes, code_challenge, auth_time, expires_at, dpop_jkt, nonce, login_method)
-				VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, clock_timestamp() + make_interval(secs => $12::float8), $15, $16, $17)
+					resource, scopes, code_challenge, auth_time, expires_at, dpop_jkt, nonce, login_method, address, agent)
+				VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, clock_timestamp() + make_interval(secs => $12::float8), $15, $16, $17, $13::text, $18)
 				ON CONFLICT (request_id) DO NOTHING
 				RETURNING user_id, client_id)
 			INSERT INTO {s}.gpt_oauth_events (event_type, user_id, client_id, ip_address, request_id)
 			SELECT 'gpt.oauth.authorize', user_id, client_id, $13::text, $14::text FROM code`),
 			c.Digest[:], c.RequestID, c.ClientID, c.UserID, c.LoginID, c.RedirectURI, c.RedirectURISent, c.Resource, scopeArray(c.Scopes),
-			orNull(c.CodeChallenge), c.AuthTime, ttl.Seconds(), address(origin), requestID(origin), orNull(c.DPoPKey), orNull(c.Nonce), orNull(c.LoginMethod))
+			orNull(c.CodeChallenge), c.AuthTime, ttl.Seconds(), address(origin), requestID(origin), orNull(c.DPoPKey), orNull(c.Nonce), orNull(c.LoginMethod), orNull(origin.Agent))
 		if hasCode(err, "23503") {
 			return issuer.ErrNotFound
 		}
@@ -80,13 +80,14 @@ const redeemCodeSQL = `
 	account AS MATERIALIZED (
 		SELECT u.disabled_at FROM {s}.gpt_users u, code c WHERE u.id = c.user_id FOR SHARE OF u),
 	session AS (
-		INSERT INTO {s}.gpt_sessions (user_id, client_id, resource, redirect_uri, scopes, granted_scopes, auth_time, expires_at, idle_expires_at, tokens_expire_at, dpop_jkt, login_method)
+		INSERT INTO {s}.gpt_sessions (user_id, client_id, resource, redirect_uri, scopes, granted_scopes, auth_time, expires_at, idle_expires_at, tokens_expire_at, dpop_jkt,
+			login_method, consent_address, consent_agent, client_address, client_agent)
 		SELECT c.user_id, c.client_id, c.resource, c.redirect_uri, c.scopes,
 			ARRAY(SELECT unnest(c.scopes) UNION SELECT unnest(o.granted_scopes) FROM {s}.gpt_sessions o
 				WHERE o.user_id = c.user_id AND o.client_id = c.client_id AND ` + live + ` AND ` + direct + `),
 			c.auth_time, clock_timestamp() + make_interval(secs => $3::float8),
 			CASE WHEN $4::float8 > 0 THEN clock_timestamp() + make_interval(secs => $4::float8) END,
-			clock_timestamp() + make_interval(secs => $5::float8), $9::text, c.login_method
+			clock_timestamp() + make_interval(secs => $5::float8), $9::text, c.login_method, c.address, c.agent, $7::text, $10::text
 		FROM code c
 		WHERE NOT EXISTS (SELECT FROM account WHERE disabled_at IS NOT NULL)
 			AND ($6::int = 0 OR (SELECT count(*) FROM {s}.gpt_sessions WHERE user_id = c.user_id AND ` + live + ` AND ` + direct + `) < $6::int)
@@ -105,7 +106,7 @@ func (s *Store) RedeemAuthorizationCode(ctx context.Context, digest issuer.Diges
 		var batch pgx.Batch // one round trip, one transaction
 		batch.Queue(s.db.sql(lockCodeUserSQL), digest[:])
 		batch.Queue(s.db.sql(redeemCodeSQL), digest[:], maxFailedRedemptions, lifetime.TTL.Seconds(), lifetime.IdleTTL.Seconds(),
-			lifetime.AccessTokenTTL.Seconds(), lifetime.Limit, address(origin), requestID(origin), orNull(lifetime.DPoPKey)).
+			lifetime.AccessTokenTTL.Seconds(), lifetime.Limit, address(origin), requestID(origin), orNull(lifetime.DPoPKey), orNull(origin.Agent)).
 			QueryRow(func(row pgx.Row) error {
 				session, err = scanSession(row)
 				return err

@@ -61,13 +61,13 @@ func (s *Store) DecideDeviceCode(ctx context.Context, userCode issuer.Digest, d 
 		var decided bool
 		err := conn.QueryRow(ctx, s.db.sql(`
 			WITH decided AS (
-				UPDATE {s}.gpt_device_codes SET allowed = $2, user_id = $3, login_id = $4, auth_time = $5, login_method = $8
+				UPDATE {s}.gpt_device_codes SET allowed = $2, user_id = $3, login_id = $4, auth_time = $5, login_method = $8, address = $6::text, agent = $9::text
 				WHERE user_code_hash = $1 AND expires_at > clock_timestamp() AND (allowed IS NULL OR (allowed = $2 AND user_id = $3))
 				RETURNING user_id, client_id),
 			event AS (
 				INSERT INTO {s}.gpt_oauth_events (event_type, user_id, client_id, ip_address, request_id)
 				SELECT CASE WHEN $2 THEN 'gpt.oauth.device_allowed' ELSE 'gpt.oauth.device_denied' END, user_id, client_id, $6::text, $7::text FROM decided)
-			SELECT true FROM decided`), userCode[:], d.Allow, d.UserID, d.LoginID, d.AuthTime, address(origin), requestID(origin), orNull(d.LoginMethod)).Scan(&decided)
+			SELECT true FROM decided`), userCode[:], d.Allow, d.UserID, d.LoginID, d.AuthTime, address(origin), requestID(origin), orNull(d.LoginMethod), orNull(origin.Agent)).Scan(&decided)
 		if hasCode(err, "23503") { // the login ended
 			return issuer.ErrNotFound
 		}
@@ -105,13 +105,14 @@ const redeemDeviceSQL = `
 	account AS MATERIALIZED (
 		SELECT u.disabled_at FROM {s}.gpt_users u, code c WHERE u.id = c.user_id FOR SHARE OF u),
 	session AS (
-		INSERT INTO {s}.gpt_sessions (user_id, client_id, resource, scopes, granted_scopes, auth_time, expires_at, idle_expires_at, tokens_expire_at, dpop_jkt, login_method)
+		INSERT INTO {s}.gpt_sessions (user_id, client_id, resource, scopes, granted_scopes, auth_time, expires_at, idle_expires_at, tokens_expire_at, dpop_jkt,
+			login_method, consent_address, consent_agent, client_address, client_agent)
 		SELECT c.user_id, c.client_id, c.resource, c.scopes,
 			ARRAY(SELECT unnest(c.scopes) UNION SELECT unnest(o.granted_scopes) FROM {s}.gpt_sessions o
 				WHERE o.user_id = c.user_id AND o.client_id = c.client_id AND ` + live + ` AND ` + direct + `),
 			c.auth_time, clock_timestamp() + make_interval(secs => $3::float8),
 			CASE WHEN $4::float8 > 0 THEN clock_timestamp() + make_interval(secs => $4::float8) END,
-			clock_timestamp() + make_interval(secs => $5::float8), $9::text, c.login_method
+			clock_timestamp() + make_interval(secs => $5::float8), $9::text, c.login_method, c.address, c.agent, $7::text, $10::text
 		FROM code c
 		WHERE NOT EXISTS (SELECT FROM account WHERE disabled_at IS NOT NULL)
 			AND ($6::int = 0 OR (SELECT count(*) FROM {s}.gpt_sessions WHERE user_id = c.user_id AND ` + live + ` AND ` + direct + `) < $6::int)
@@ -139,7 +140,7 @@ func (s *Store) RedeemDeviceCode(ctx context.Context, digest issuer.Digest, clie
 			return err
 		}
 		session, err = scanSession(tx.QueryRow(ctx, s.db.sql(redeemDeviceSQL), digest[:], clientID, lifetime.TTL.Seconds(), lifetime.IdleTTL.Seconds(),
-			lifetime.AccessTokenTTL.Seconds(), lifetime.Limit, address(origin), requestID(origin), orNull(lifetime.DPoPKey)))
+			lifetime.AccessTokenTTL.Seconds(), lifetime.Limit, address(origin), requestID(origin), orNull(lifetime.DPoPKey), orNull(origin.Agent)))
 		if errors.Is(err, pgx.ErrNoRows) { // its user, client or login ended, or there is no room
 			refusal, err = issuer.ErrDeviceDenied, nil
 		}

@@ -27,6 +27,8 @@ const rotateSQL = `
 			last_active = CASE WHEN $3::bigint >= rt_counter THEN clock_timestamp() ELSE last_active END,
 			idle_expires_at = CASE WHEN $3::bigint < rt_counter THEN idle_expires_at
 				WHEN $5::float8 > 0 THEN clock_timestamp() + make_interval(secs => $5::float8) END,
+			client_address = CASE WHEN $3::bigint >= rt_counter THEN $7::text ELSE client_address END,
+			client_agent = CASE WHEN $3::bigint >= rt_counter THEN $9::text ELSE client_agent END,
 			tokens_expire_at = greatest(tokens_expire_at, clock_timestamp() + make_interval(secs => $6::float8))
 		WHERE id = $1 AND client_id = $2 AND ` + live + `
 			AND ($3::bigint >= rt_counter
@@ -58,7 +60,7 @@ func (s *Store) RotateRefreshToken(ctx context.Context, r issuer.Rotation, origi
 	err = s.db.write(ctx, step, func(ctx context.Context, conn *pgxpool.Conn) error {
 		var moved bool
 		session, err := scanSession(conn.QueryRow(ctx, s.db.sql(rotateSQL), id, r.ClientID, r.Counter, r.Grace.Seconds(), r.IdleTTL.Seconds(),
-			r.AccessTokenTTL.Seconds(), address(origin), requestID(origin)), &moved)
+			r.AccessTokenTTL.Seconds(), address(origin), requestID(origin), orNull(origin.Agent)), &moved)
 		if err == nil {
 			rotated = issuer.Rotated{Session: session, Repeated: !moved}
 			return nil
