@@ -19,7 +19,9 @@ import (
 //	oauth_protect {
 //		<methods> <path> <requirement>
 //		...
-//		resource   <identifier>      # the issuer
+//		tool       <name> <requirement>
+//		tool_list  callable | declared
+//		resource   <identifier> | <path>   # the issuer
 //		bypass     <matcher>
 //		identity_headers {
 //			user    <name>           # X-User-Id
@@ -36,7 +38,9 @@ import (
 //
 // <methods> is *, a method, or methods joined by commas; <requirement> is one
 // or more scopes (all are needed), `any` and scopes (one of them),
-// `authenticated` or `public`.
+// `authenticated` or `public`. A tool of an MCP server needs what its line says
+// besides what the rule of its path does; where one tool has a line, a tool
+// without one cannot be called.
 //
 // The short form has one requirement for every method and path that reach it,
 // or that its matcher names; the rest passes:
@@ -146,6 +150,8 @@ func (p *Protect) applyShortForm(h httpcaddyfile.Helper, requirement []string) e
 func (p *Protect) parseProtectBlock(h httpcaddyfile.Helper, short bool) (bool, error) {
 	words := map[string]word{
 		"resource":         once(text(&p.Resource)),
+		"tool":             many(nil),
+		"tool_list":        once(oneOf(&p.ToolList, toolListCallable, toolListDeclared)),
 		"bypass":           once(nil),
 		"identity_headers": once(nil),
 		"forward_token":    once(flag(&p.ForwardToken)),
@@ -169,12 +175,14 @@ func (p *Protect) parseProtectBlock(h httpcaddyfile.Helper, short bool) (bool, e
 			}
 			continue
 		}
-		if line, again := seen[name]; again {
+		if line, again := seen[name]; again && !w.many {
 			return hadBlock, h.Errf("%s is already set, at line %d", name, line)
 		}
 		seen[name] = h.Line()
 		var err error
 		switch name {
+		case "tool":
+			err = p.parseTool(h)
 		case "bypass":
 			err = p.parseBypass(h)
 		case "identity_headers":

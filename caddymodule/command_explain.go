@@ -36,16 +36,19 @@ header X-Request-Id and in the log; the server's admin API is asked.
 
 Exit status: 0 the request passes, 2 it is refused, 1 neither is known.`,
 		Example: "  caddy oauth explain --method DELETE --path /jobs/7 --scope jobs:read\n" +
+			"  caddy oauth explain --path /mcp --tool search_jobs --scope jobs:read\n" +
 			"  caddy oauth explain --path /jobs/7 --token token.txt --json\n" +
 			"  caddy oauth explain --id 0b0e6d2c-6a4e-4f0b-8d3e-2f6f3f1f9a10",
 		RunE: explainRequest,
 	}
 	flags := cmd.Flags()
-	flags.String("method", "GET", "Method of the request")
+	flags.String("method", "GET", "Method of the request; with a body POST unless named")
 	flags.String("path", "", "Path of the request, as it is sent, with the query if it has one")
 	flags.String("host", "", "Host of the request (default: the issuer's)")
 	flags.StringSlice("scope", nil, "Scopes of the access token; none: without credentials")
 	flags.String("token", "", "File that holds an access token; - is standard input")
+	flags.String("tool", "", "Tool of an MCP server that the request calls")
+	flags.String("body", "", "File that holds the JSON body of the request; - is standard input")
 	flags.String("client", "", "Client that the access token is of (default: the first one)")
 	flags.String("id", "", "Explain the request with this id, by the admin API")
 	flags.String("address", "", "Address of the admin API, for --id (default: "+caddy.DefaultAdminListen+")")
@@ -53,6 +56,7 @@ Exit status: 0 the request passes, 2 it is refused, 1 neither is known.`,
 	cmd.MarkFlagsOneRequired("path", "id")
 	cmd.MarkFlagsMutuallyExclusive("path", "id")
 	cmd.MarkFlagsMutuallyExclusive("scope", "token")
+	cmd.MarkFlagsMutuallyExclusive("tool", "body")
 	return cmd
 }
 
@@ -91,6 +95,12 @@ func explanationFor(cmd *cobra.Command) (*explain.Explanation, error) {
 			return nil, err
 		}
 	}
+	if q.body, err = requestBody(cmd); err != nil {
+		return nil, err
+	}
+	if q.body != nil && !flags.Changed("method") {
+		q.method = http.MethodPost
+	}
 	q.anyone = q.token == "" && !flags.Changed("scope") && q.client == ""
 	config, err := commandConfigJSON(cmd)
 	if err != nil {
@@ -103,20 +113,40 @@ func explanationFor(cmd *cobra.Command) (*explain.Explanation, error) {
 	return h.explain(q)
 }
 
-func readToken(cmd *cobra.Command, file string) (string, error) {
-	const longest = 64 << 10
+// requestBody returns the body that the flags ask for; nil: none.
+func requestBody(cmd *cobra.Command) ([]byte, error) {
+	if tool, _ := cmd.Flags().GetString("tool"); tool != "" {
+		return json.Marshal(map[string]any{"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": map[string]any{"name": tool, "arguments": struct{}{}}})
+	}
+	file, _ := cmd.Flags().GetString("body")
+	if file == "" {
+		return nil, nil
+	}
+	return readFile(cmd, "body", file, 8<<20)
+}
+
+// readFile reads the file that a flag names; - is standard input.
+func readFile(cmd *cobra.Command, flag, file string, longest int64) ([]byte, error) {
 	from := cmd.InOrStdin()
 	if file != "-" {
 		opened, err := os.Open(file)
 		if err != nil {
-			return "", fmt.Errorf("--token: %w", err)
+			return nil, fmt.Errorf("--%s: %w", flag, err)
 		}
 		defer opened.Close()
 		from = opened
 	}
-	text, err := io.ReadAll(io.LimitReader(from, longest))
+	content, err := io.ReadAll(io.LimitReader(from, longest))
 	if err != nil {
-		return "", fmt.Errorf("--token: %w", err)
+		return nil, fmt.Errorf("--%s: %w", flag, err)
+	}
+	return content, nil
+}
+
+func readToken(cmd *cobra.Command, file string) (string, error) {
+	text, err := readFile(cmd, "token", file, 64<<10)
+	if err != nil {
+		return "", err
 	}
 	token := strings.TrimPrefix(strings.TrimSpace(string(text)), "Bearer ")
 	if token == "" {

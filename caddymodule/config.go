@@ -271,6 +271,21 @@ type RuleSettings struct {
 	Source string `json:"source,omitempty"`
 }
 
+// ToolSettings is the rule for one tool of the MCP server behind a gate: what a
+// call of it requires, besides what the rule of its path does.
+type ToolSettings struct {
+	// Name of the tool, as tools/list names it. Required.
+	Name string `json:"name"`
+	// Access is "scopes" (all of Scopes), "any" (one of Scopes), "authenticated"
+	// (any live session) or "public" (nothing). Default: "scopes".
+	Access string `json:"access,omitempty"`
+	// Scopes are names of declared scopes. Required for "scopes" and "any".
+	Scopes []string `json:"scopes,omitempty"`
+	// Source is where the rule was written, such as "Caddyfile:36"; errors
+	// name it.
+	Source string `json:"source,omitempty"`
+}
+
 // IdentityHeaderSettings renames the headers that tell the upstream who is
 // calling.
 type IdentityHeaderSettings struct {

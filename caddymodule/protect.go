@@ -18,14 +18,25 @@ import (
 // Protect is the gate: it lets a request pass when a scope rule allows it, and
 // tells the upstream who is calling.
 type Protect struct {
-	// Resource is the identifier that access tokens must be for (RFC 8707).
-	// Gates with the same identifier share one table of rules. Placeholders.
-	// Default: the issuer.
+	// Resource is the identifier that access tokens must be for (RFC 8707); a path
+	// alone, such as /mcp, stands for the one on the issuer's host. Gates with the
+	// same identifier share one table of rules. Placeholders. Default: the issuer.
 	Resource string `json:"resource,omitempty"`
 
 	// Rules are the scope rules; the most specific one decides, whatever their
 	// order. A request without a rule is refused. At least one.
 	Rules []RuleSettings `json:"rules,omitempty"`
+
+	// Tools are the rules for the tools of the MCP server behind the gate. With
+	// them, requests that bring a body must bring messages of MCP, a tool without a
+	// rule cannot be called, and answers to tools/list leave out what the token may
+	// not call. Default: bodies are not looked at.
+	Tools []ToolSettings `json:"tools,omitempty"`
+
+	// ToolList "declared" keeps every tool that has a rule in answers to
+	// tools/list, so that clients ask for more scopes when they call one. Default:
+	// "callable".
+	ToolList string `json:"tool_list,omitempty"`
 
 	// Short marks the short form: its rules are its own and not shared with other
 	// gates of the same resource. Default: false.
@@ -99,6 +110,9 @@ func (p *Protect) Provision(ctx caddy.Context) error {
 	if p.Errors != "" && p.Errors != "caddy" {
 		return p.at(fmt.Errorf("errors: %q is not caddy", p.Errors))
 	}
+	if p.ToolList != "" && p.ToolList != toolListCallable && p.ToolList != toolListDeclared {
+		return p.at(fmt.Errorf("tool_list: %q is neither %s nor %s", p.ToolList, toolListCallable, toolListDeclared))
+	}
 	if p.Streams != "" && p.Streams != streamsUntilClose {
 		return p.at(fmt.Errorf("streams: %q is not %s", p.Streams, streamsUntilClose))
 	}
@@ -113,6 +127,7 @@ func (p *Protect) Provision(ctx caddy.Context) error {
 	if err != nil {
 		return p.at(err)
 	}
+	p.warnAboutTools(identifier)
 	rules, err := routes.rulesFor(app, p, identifier)
 	if err != nil {
 		return p.at(err)
@@ -234,7 +249,7 @@ func (p *Protect) forward(w http.ResponseWriter, r *http.Request, next caddyhttp
 	gated := &gatedResponse{
 		ResponseWriterWrapper: caddyhttp.ResponseWriterWrapper{ResponseWriter: w},
 		gate:                  p, request: r, grant: decision.Grant(),
-		caller: caller{p.ruleText[decision.Rule], decision.Identity},
+		caller: caller{p.textOf(decision.Rule), decision.Identity},
 	}
 	gated.caller.introduce(r)
 	if decision.Authenticated() {
@@ -248,7 +263,7 @@ func (p *Protect) forward(w http.ResponseWriter, r *http.Request, next caddyhttp
 	if decision.NextNonce != "" {
 		w.Header().Set("DPoP-Nonce", decision.NextNonce)
 	}
-	err := next.ServeHTTP(gated, r)
+	err := p.serveNext(gated, r, next, decision)
 	if gated.cut.Load() {
 		panic(http.ErrAbortHandler) // or half an answer would end like a whole one
 	}

@@ -47,6 +47,7 @@ type rehearsedRequest struct {
 	scopes []string
 	anyone bool   // without credentials
 	token  string // an access token, instead of scopes
+	body   []byte // in JSON; nil: none
 }
 
 // newRehearsal provisions the configuration, which is JSON.
@@ -175,7 +176,10 @@ func (h *rehearsal) send(server *caddyhttp.Server, q rehearsedRequest, token str
 	if q.origin != "" {
 		wire += "Origin: " + q.origin + "\r\n"
 	}
-	r, err := http.ReadRequest(bufio.NewReader(strings.NewReader(wire + "\r\n")))
+	if q.body != nil {
+		wire += fmt.Sprintf("Content-Type: application/json\r\nContent-Length: %d\r\n", len(q.body))
+	}
+	r, err := http.ReadRequest(bufio.NewReader(strings.NewReader(wire + "\r\n" + string(q.body))))
 	if err != nil {
 		return nil, fmt.Errorf("this is no HTTP request, and would be answered 400 before any gate: %w", err)
 	}

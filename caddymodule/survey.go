@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -295,6 +296,9 @@ func (a *App) resourceIdentifier(p *Protect) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	if strings.HasPrefix(identifier, "/") {
+		identifier = oauth.Origin(a.issuer) + identifier
+	}
 	return identifier, oauth.CheckIdentifier("resource", identifier)
 }
 
@@ -317,7 +321,7 @@ func (s *routeSurvey) rulesFor(a *App, p *Protect, identifier string) ([]validat
 		for _, rule := range rules {
 			// The same block seen again (this gate itself, or a snippet imported
 			// into two sites), or the same thing said twice: no conflict.
-			if !slices.ContainsFunc(shared, func(r validator.Rule) bool { return sameRule(r, rule) }) {
+			if !slices.ContainsFunc(shared, func(r validator.Rule) bool { return r.Same(&rule) }) {
 				shared = append(shared, rule)
 			}
 		}
@@ -325,14 +329,14 @@ func (s *routeSurvey) rulesFor(a *App, p *Protect, identifier string) ([]validat
 	return shared, nil
 }
 
-func sameRule(a, b validator.Rule) bool {
-	return slices.Equal(a.Methods, b.Methods) && a.Path == b.Path && a.Access == b.Access && a.Scopes.Equal(b.Scopes)
-}
-
 // compileRules turns settings into rules of the validator.
 func (p *Protect) compileRules() ([]validator.Rule, error) {
 	if len(p.Rules) == 0 {
 		return nil, p.at(fmt.Errorf("has no rule, so nothing would pass"))
+	}
+	tools, err := p.compileTools()
+	if err != nil {
+		return nil, err
 	}
 	rules := make([]validator.Rule, len(p.Rules))
 	for i, r := range p.Rules {
@@ -340,7 +344,7 @@ func (p *Protect) compileRules() ([]validator.Rule, error) {
 		if access == "" {
 			access = validator.AccessScopes
 		}
-		rules[i] = validator.Rule{Methods: r.Methods, Path: r.Path, Access: access, Source: r.Source}
+		rules[i] = validator.Rule{Methods: r.Methods, Path: r.Path, Access: access, Source: r.Source, Tools: tools}
 		if len(r.Scopes) > 0 {
 			rules[i].Scopes = oauth.NewScopeSet(r.Scopes...)
 		}

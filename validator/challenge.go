@@ -13,7 +13,8 @@ import (
 // Refusal is a request that may not pass. It implements error; its text holds
 // nothing the request brought.
 type Refusal struct {
-	// Status is the HTTP status: 400, 401, 403, 405 or 503.
+	// Status is the HTTP status: 400, 401, 403, 405 or 503; for messages to an MCP
+	// server also 413 or 415.
 	Status int
 	// Code is the error code of RFC 6750 section 3.1 or RFC 9449 section 7.1, or
 	// access_denied (no rule), temporarily_unavailable (503), or empty (no
@@ -28,13 +29,16 @@ type Refusal struct {
 	MetadataURL string
 	// Rule that refused; nil: none matched, or none was looked for.
 	Rule *Rule
+	// Tool that has no rule, cut to 128 bytes. Empty: it is not about one.
+	Tool string
 	// Identity is who was refused with insufficient_scope; else zero.
 	Identity Identity
 	// Cause is for the log.
 	Cause error
 
-	dpop  bool   // the challenge is of scheme DPoP, not Bearer
-	nonce string // for DPoP-Nonce; empty: none
+	dpop  bool      // the challenge is of scheme DPoP, not Bearer
+	nonce string    // for DPoP-Nonce; empty: none
+	rpc   *rpcError // the body is a JSON-RPC error; nil: it is not
 }
 
 func (r *Refusal) Error() string {
@@ -129,6 +133,9 @@ func RefusalBody(r *http.Request, refusal *Refusal) string {
 }
 
 func (r *Refusal) body() []byte {
+	if r.rpc != nil {
+		return r.messageBody()
+	}
 	body, _ := json.Marshal(struct { // strings only: cannot fail
 		Error       string `json:"error"`
 		Description string `json:"error_description"`
@@ -151,7 +158,7 @@ func (r *Refusal) bodyCode() string {
 // RFC 6750 section 3, RFC 9449 section 7.1, RFC 9728 section 5.1.
 func (r *Refusal) challenge() string {
 	if r.MetadataURL == "" || r.Status == http.StatusServiceUnavailable ||
-		r.Status == http.StatusMethodNotAllowed || r.Code == oauth.CodeAccessDenied {
+		r.Status == http.StatusMethodNotAllowed || r.Code == oauth.CodeAccessDenied || r.isAboutMessage() {
 		return ""
 	}
 	var b strings.Builder

@@ -94,6 +94,11 @@ func (r *Resource) Scopes() oauth.ScopeSet {
 	var all oauth.ScopeSet
 	for _, rule := range r.table.rules {
 		all = all.Union(rule.Scopes)
+		if rule.Tools != nil {
+			for _, tool := range rule.Tools.Rules {
+				all = all.Union(tool.Scopes)
+			}
+		}
 	}
 	return all
 }
@@ -123,6 +128,7 @@ type Decision struct {
 	NextNonce string
 
 	token *verifiedToken // nil: it rests on none
+	tools *toolTable     // the answer may list them; nil: it does not
 }
 
 // Grant is what a decision rests on. See Confirm.
@@ -148,8 +154,9 @@ func (d *Decision) NoteUse(interval time.Duration, now time.Time) bool {
 // Authenticated reports whether the decision rests on an access token.
 func (d *Decision) Authenticated() bool { return d.Identity.SessionID != "" }
 
-// Authorize decides the request. It changes nothing in it. The error is a
-// *Refusal.
+// Authorize decides the request. It changes nothing in it, but that the body of
+// a request to an MCP server with rules for its tools is read and stands there
+// anew, byte for byte. The error is a *Refusal.
 //
 // The rule is found first: what no rule names is refused with or without a
 // token, and what is public never looks at one. Then credentials, signature,
@@ -173,7 +180,15 @@ func (r *Resource) Authorize(req *http.Request) (Decision, error) {
 	case rule == nil:
 		return r.authorizeUnmatched(methodIndex(req.Method), target)
 	}
-	if rule.Access == AccessPublic {
+	if rule.tools != nil {
+		return r.authorizeMessages(req, rule)
+	}
+	return r.authorizeBy(req, rule)
+}
+
+// authorizeBy decides a request for which the rule was found.
+func (r *Resource) authorizeBy(req *http.Request, rule *Rule) (Decision, error) {
+	if rule.isPublic() {
 		return Decision{Rule: rule}, nil
 	}
 	shown, refusal := readCredentials(req)
@@ -206,7 +221,7 @@ func (r *Resource) Confirm(ctx context.Context, g Grant) error {
 func (r *Resource) challenged(refusal *Refusal, rule *Rule) *Refusal {
 	refusal.MetadataURL = r.metadataURL
 	if rule != nil {
-		refusal.Rule, refusal.Scopes = rule, rule.Scopes
+		refusal.Rule, refusal.Scopes = rule, rule.operationScopes()
 	}
 	return refusal
 }
@@ -329,17 +344,33 @@ func (r *Rule) Missing(held oauth.ScopeSet) oauth.ScopeSet {
 	if r.allows(held) {
 		return nil
 	}
-	return r.Scopes.Without(held)
+	var missing oauth.ScopeSet
+	for _, part := range r.Parts() {
+		if !part.allowsAlone(held) {
+			missing = missing.Union(part.Scopes.Without(held))
+		}
+	}
+	return missing
 }
 
 // allows reports whether the scopes meet the rule's requirement.
 func (r *Rule) allows(scopes oauth.ScopeSet) bool {
+	for _, other := range r.also {
+		if !other.allows(scopes) {
+			return false
+		}
+	}
+	return r.isBundle() || r.allowsAlone(scopes)
+}
+
+// allowsAlone is allows without the rules that must be met too.
+func (r *Rule) allowsAlone(scopes oauth.ScopeSet) bool {
 	switch r.Access {
 	case AccessScopes:
 		return scopes.ContainsAll(r.Scopes)
 	case AccessAny:
 		return slices.ContainsFunc(r.Scopes, scopes.Contains)
-	case AccessAuthenticated:
+	case AccessAuthenticated, AccessPublic:
 		return true
 	}
 	return false

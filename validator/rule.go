@@ -31,6 +31,14 @@ type Rule struct {
 	Scopes oauth.ScopeSet
 	// Source is where the rule was written, such as "Caddyfile:34".
 	Source string
+	// Tools are the rules for the tools of the MCP server at Path. nil: it has
+	// none, and bodies are not looked at.
+	Tools *Tools
+	// Tool is set in the rule of a tool, which has no Methods and no Path.
+	Tool string
+
+	tools *toolTable // compiled Tools
+	also  []*Rule    // must be met too; of a rule without Path and Tool: instead
 }
 
 // Everything is the pattern that covers every path.
@@ -58,11 +66,17 @@ func (e *RuleError) Error() string {
 
 // String returns the rule as it is written in a Caddyfile.
 func (r Rule) String() string {
+	if r.isBundle() {
+		return r.bundleString()
+	}
 	methods := "*"
 	if r.Methods != nil {
 		methods = strings.Join(r.Methods, ",")
 	}
 	words := []string{methods, r.Path}
+	if r.Tool != "" {
+		words = []string{"tool", r.Tool}
+	}
 	switch r.Access {
 	case AccessScopes:
 		words = append(words, r.Scopes...)
@@ -92,6 +106,20 @@ func (r Rule) check(catalog *oauth.Catalog) error {
 			return fail("method %s is named twice", method)
 		}
 	}
+	if err := r.checkRequirement(catalog); err != nil {
+		return err
+	}
+	if _, err := parsePattern(r.Path); err != nil {
+		return fail("path %q: %v", r.Path, err)
+	}
+	return nil
+}
+
+// checkRequirement reports what is wrong with Access and Scopes.
+func (r Rule) checkRequirement(catalog *oauth.Catalog) error {
+	fail := func(format string, args ...any) error {
+		return &RuleError{Rule: r, Problem: fmt.Sprintf(format, args...)}
+	}
 	switch r.Access {
 	case AccessScopes, AccessAny:
 		if len(r.Scopes) == 0 {
@@ -116,9 +144,6 @@ func (r Rule) check(catalog *oauth.Catalog) error {
 		default:
 			return fail("scope %q is not declared; add it to the oauth block: scope %s \"what a user reads\"", name, name)
 		}
-	}
-	if _, err := parsePattern(r.Path); err != nil {
-		return fail("path %q: %v", r.Path, err)
 	}
 	return nil
 }

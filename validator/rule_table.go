@@ -105,6 +105,13 @@ func newRuleTable(rules []Rule, catalog *oauth.Catalog) (*ruleTable, error) {
 		if err := rule.check(catalog); err != nil {
 			return nil, err
 		}
+		if rule.Tools != nil {
+			tools, err := newToolTable(&rule, catalog)
+			if err != nil {
+				return nil, err
+			}
+			rule.tools = tools
+		}
 		p, _ := parsePattern(rule.Path) // checked above
 		all = append(all, compiled{&rule, p, newMethodSet(rule.Methods)})
 		table.rules = append(table.rules, &rule)

@@ -39,6 +39,7 @@ type Explanation struct {
 	Gate     string  `json:"gate,omitempty"`     // where it is configured, such as "Caddyfile:31"
 	Resource string  `json:"resource,omitempty"` // what tokens must be for
 	Rule     *Rule   `json:"rule,omitempty"`     // nil: none decided
+	Tools    []*Rule `json:"tools,omitempty"`    // the rules of the tools that are called, to be met too
 
 	Caller *Caller  `json:"caller,omitempty"` // nil: nobody in particular
 	Missed []string `json:"missing_scopes,omitempty"`
@@ -94,30 +95,40 @@ func Request(r *http.Request) *Explanation {
 // Decide adds a rule and the caller that it let in. rule may be nil.
 func (e *Explanation) Decide(rule *validator.Rule, caller validator.Identity) {
 	if rule != nil {
-		e.Rule = &Rule{Text: rule.String(), Source: rule.Source, Access: string(rule.Access), Scopes: rule.Scopes}
+		parts := rule.Parts()
+		e.Rule = describe(parts[0])
+		for _, tool := range parts[1:] {
+			e.Tools = append(e.Tools, describe(tool))
+		}
 	}
 	if caller.SessionID == "" {
 		return
 	}
 	held, _ := oauth.ParseScope(caller.Scopes) // ours, well-formed
 	e.Caller = &Caller{ClientID: caller.ClientID, UserID: caller.UserID, SessionID: caller.SessionID, Scopes: append([]string{}, held...)}
-	if rule != nil && (rule.Access == validator.AccessScopes || rule.Access == validator.AccessAny) {
+	if rule != nil {
 		e.Missed = rule.Missing(held)
 	}
+}
+
+func describe(rule *validator.Rule) *Rule {
+	return &Rule{Text: rule.String(), Source: rule.Source, Access: string(rule.Access), Scopes: rule.Scopes}
 }
 
 // Refuse adds a refusal with the header fields that were sent for it.
 func (e *Explanation) Refuse(refusal *validator.Refusal, header http.Header, body string) {
 	e.Outcome = Refused
 	e.Decide(refusal.Rule, refusal.Identity)
-	if e.Caller == nil && e.Rule != nil {
-		e.Missed = slices.Clone(e.Rule.Scopes) // no good token: it lacks them all
+	if e.Caller == nil && e.Rule != nil && refusal.Tool == "" {
+		e.Missed = slices.Clone(refusal.Scopes) // no good token: it lacks them all
 	}
 	e.Answer = &Answer{Status: refusal.Status, Header: header, Body: body}
 	if refusal.Cause != nil {
 		e.Cause = refusal.Cause.Error()
 	}
 	switch {
+	case refusal.Tool != "":
+		e.note("no rule names this tool: to open it, add a line such as \"tool " + refusal.Tool + " SCOPE\" to the gate")
 	case refusal.Code == oauth.CodeAccessDenied:
 		e.note("no rule names this method and path: to open it, add a rule such as \"" + e.Method + " " + e.Path + " SCOPE\" to the gate")
 	case refusal.Code == oauth.CodeInsufficientScope:

@@ -29,7 +29,11 @@ func (e *Explanation) WriteText(to io.Writer) error {
 	line("resource", e.Resource)
 	if e.Rule != nil {
 		line("rule", strings.TrimSpace(e.Rule.Text+"  "+e.Rule.Source))
-		line("needed", e.needed())
+		line("needed", e.Rule.needed())
+	}
+	for _, tool := range e.Tools {
+		line("tool rule", strings.TrimSpace(tool.Text+"  "+tool.Source))
+		line("needed too", tool.needed())
 	}
 	if e.Caller != nil {
 		line("client", e.Caller.ClientID)
@@ -50,9 +54,9 @@ func (e *Explanation) WriteText(to io.Writer) error {
 	return e.Answer.writeText(to)
 }
 
-func (e *Explanation) needed() string {
-	text := strings.Join(e.Rule.Scopes, " ")
-	switch e.Rule.Access {
+func (r *Rule) needed() string {
+	text := strings.Join(r.Scopes, " ")
+	switch r.Access {
 	case "any":
 		return "one of " + text
 	case "authenticated":
