@@ -66,7 +66,7 @@ func TestExplainTellsWhatALiveGateDoes(t *testing.T) {
 			return // rules that cannot stand beside each other
 		}
 		h := s.rehearse(t, site)
-		for range 12 {
+		for range 24 {
 			method := rapid.SampledFrom([]string{"GET", "GET", "GET", "HEAD", "POST", "DELETE", "OPTIONS", "TRACE", "get"}).Draw(t, "method")
 			path := "/" + strings.Join(rapid.SliceOfN(rapid.SampledFrom([]string{"a", "b", "c"}), 1, 3).Draw(t, "path"), "/")
 			path += rapid.SampledFrom([]string{"", "", "", "", "", "", "/", "?x=1", "?access_token=t", "/%61", "//a", "/..", "/a%2fb", "/é"}).Draw(t, "end")

@@ -244,9 +244,16 @@ func (s *gateScene) dial() net.Conn {
 // for a good access token, and lines end in "\n".
 func (s *gateScene) raw(request string) answer {
 	s.t.Helper()
-	answers := s.rawAll(request, 1)
+	request = strings.ReplaceAll(request, "\n", "\r\n")
+	return s.exact(strings.ReplaceAll(request, "TOKEN", s.token()))
+}
+
+// exact is raw without replacements.
+func (s *gateScene) exact(request string) answer {
+	s.t.Helper()
+	answers := s.rawBytes(request, 1)
 	if len(answers) == 0 { // reset while it was sent; see dial
-		answers = s.rawAll(request, 1)
+		answers = s.rawBytes(request, 1)
 	}
 	if len(answers) == 0 {
 		s.t.Fatalf("no answer to %q", request)
@@ -297,6 +304,7 @@ type recorder struct {
 	mu      sync.Mutex
 	got     []received
 	handler http.Handler // answers, if set
+	whole   http.Handler // takes requests as they come, if set
 }
 
 type received struct {
@@ -315,6 +323,13 @@ func newRecorder(t testing.TB) *recorder {
 }
 
 func (r *recorder) ServeHTTP(w http.ResponseWriter, req *http.Request) {
+	r.mu.Lock()
+	whole := r.whole
+	r.mu.Unlock()
+	if whole != nil {
+		whole.ServeHTTP(w, req)
+		return
+	}
 	var body []byte
 	if req.Header.Get("Upgrade") == "" {
 		body, _ = io.ReadAll(req.Body)
@@ -334,6 +349,14 @@ func (r *recorder) answerWith(handler http.HandlerFunc) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.handler = handler
+}
+
+// serve has requests answered by a handler that reads their bodies itself; they
+// are not remembered.
+func (r *recorder) serve(handler http.Handler) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.whole = handler
 }
 
 // take returns what came since the last call.

@@ -50,12 +50,12 @@ func (p *Protect) parseTool(h httpcaddyfile.Helper) error {
 func (p *Protect) compileTools() (*validator.Tools, error) {
 	if len(p.Tools) == 0 {
 		if p.ToolList != "" {
-			return nil, p.at(errors.New("tool_list says how tools are listed, but no tool has a rule"))
+			return nil, errors.New("tool_list says how tools are listed, but no tool has a rule")
 		}
 		return nil, nil
 	}
 	if !slices.ContainsFunc(p.Rules, takesMessages) {
-		return nil, atSource(p.Tools[0].Source, "tool "+p.Tools[0].Name, errors.New("is unreachable: tools are called by POST, and no rule of the gate is for that method"))
+		return nil, fmt.Errorf("tool %s at %s is unreachable: tools are called by POST, and no rule of the gate is for that method", p.Tools[0].Name, place(p.Tools[0].Source))
 	}
 	tools := &validator.Tools{ListDeclared: p.ToolList == toolListDeclared}
 	for _, t := range p.Tools {

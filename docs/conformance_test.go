@@ -21,11 +21,11 @@ var update = flag.Bool("update", false, "fill the tests of conformance.md from t
 
 var (
 	// row is | id | requirement | section | tests |
-	row = regexp.MustCompile(`(?m)^\| ([A-Z]\S*(?: [0-9.]+)?) \| (.*) \| (.*) \| (.*) \|$`)
+	row = regexp.MustCompile(`(?m)^\| ((?:[A-Z]\S*|trap)(?: [0-9.]+)?) \| (.*) \| (.*) \| (.*) \|$`)
 	// named is a test as conformance.md writes it: `package.TestName`.
 	named = regexp.MustCompile("`([a-z0-9/]+)\\.((?:Test|Fuzz)\\w+)`")
 	// identifiers are the ids of requirements in comments and case names.
-	identifiers = regexp.MustCompile(`\b(?:[A-Z]-\d{2}|M[1-4](?:\.\d)?|PROTOCOL \d(?:\.\d+)+|(?:REG|CLI)-\d{2})\b`)
+	identifiers = regexp.MustCompile(`\b(?:[A-Z]-\d{2}|M[1-4](?:\.\d)?|PROTOCOL \d(?:\.\d+)+|(?:REG|CLI|MCP)-\d{2}|[Tt]rap \d{1,2})\b`)
 	// spans are ids such as "J-01 to J-06".
 	spans = regexp.MustCompile(`\b([A-Z])-(\d{2})(?:\s*(?:to|…|\.\.\.?|–|-)\s*)(?:[A-Z]-)?(\d{2})\b`)
 )
@@ -134,7 +134,10 @@ func readTests(path string, found map[string][]string) error {
 }
 
 func idsIn(text string) []string {
-	ids := identifiers.FindAllString(text, -1)
+	var ids []string
+	for _, id := range identifiers.FindAllString(text, -1) {
+		ids = append(ids, strings.Replace(id, "Trap", "trap", 1))
+	}
 	for _, span := range spans.FindAllStringSubmatch(text, -1) {
 		var from, to int
 		_, _ = fmt.Sscan(strings.TrimLeft(span[2], "0"), &from)

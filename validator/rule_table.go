@@ -120,7 +120,11 @@ func newRuleTable(rules []Rule, catalog *oauth.Catalog) (*ruleTable, error) {
 		for _, b := range all[:i] {
 			switch both(compareMethods(a.methodSet, b.methodSet), comparePatterns(a.pattern, b.pattern)) {
 			case equal:
-				return nil, &RuleError{Rule: *a.Rule, Other: b.Rule, Problem: "matches the same requests as"}
+				problem := "matches the same requests as"
+				if !a.Tools.equal(b.Tools) {
+					problem = "matches the same requests, with other rules for tools, as"
+				}
+				return nil, &RuleError{Rule: *a.Rule, Other: b.Rule, Problem: problem}
 			case crossing:
 				return nil, &RuleError{Rule: *a.Rule, Other: b.Rule, Problem: "neither is more specific for the requests that both match"}
 			}

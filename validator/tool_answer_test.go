@@ -51,7 +51,7 @@ func writing(kind string, parts ...string) func(http.ResponseWriter) {
 	}
 }
 
-// MCP-9: a list holds the tools that the token may call; everything else, ids,
+// MCP-09: a list holds the tools that the token may call; everything else, ids,
 // order and spelling included, stays as the server wrote it.
 func TestToolListHoldsWhatTheTokenMayCall(t *testing.T) {
 	t.Parallel()
@@ -118,7 +118,7 @@ func TestToolListHoldsWhatTheTokenMayCall(t *testing.T) {
 	}
 }
 
-// MCP-9: wherever the network tears a stream apart, the same bytes come out, and
+// MCP-09: wherever the network tears a stream apart, the same bytes come out, and
 // each event as soon as it is whole.
 func TestEventsAreFilteredWhereverTheyAreTorn(t *testing.T) {
 	t.Parallel()

@@ -70,7 +70,7 @@ func (s *scene) message(body, scopes string, fields ...string) (validator.Decisi
 	return s.decide(r)
 }
 
-// MCP-1, MCP-2, trap 17: a call needs what the path and what the tool needs; the
+// MCP-01, MCP-02, trap 17: a call needs what the path and what the tool needs; the
 // challenge names all of that in one go; a tool that no line names cannot be
 // called by anyone.
 func TestToolRuleDecidesTheCall(t *testing.T) {
@@ -141,7 +141,7 @@ func TestToolRuleDecidesTheCall(t *testing.T) {
 	}
 }
 
-// MCP-3: what readers of JSON could differ on is refused, whatever it asks for;
+// MCP-03: what readers of JSON could differ on is refused, whatever it asks for;
 // what honest clients send arrives as it was sent.
 func TestMessagesWithTwoReadingsAreRefused(t *testing.T) {
 	t.Parallel()
@@ -170,7 +170,7 @@ func TestMessagesWithTwoReadingsAreRefused(t *testing.T) {
 	}
 }
 
-// MCP-4: what says how to read a message is held to what is read.
+// MCP-04: what says how to read a message is held to what is read.
 func TestMessageHeaderMustFitTheMessage(t *testing.T) {
 	t.Parallel()
 	s := newToolScene(t, validator.AccessAuthenticated)
@@ -263,7 +263,7 @@ func (endless) Read(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// MCP-5: a body is read within a bound, and for those who show a good token only.
+// MCP-05: a body is read within a bound, and for those who show a good token only.
 func TestBodiesAreReadWithinABoundAndForGoodTokensOnly(t *testing.T) {
 	t.Parallel()
 	s := newToolScene(t, validator.AccessAuthenticated)
@@ -307,7 +307,7 @@ type errorReader struct{}
 
 func (errorReader) Read([]byte) (int, error) { return 0, errors.New("connection reset") }
 
-// MCP-6: a request without a body opens or ends a stream: the rule of the path
+// MCP-06: a request without a body opens or ends a stream: the rule of the path
 // decides, and no body hides in one.
 func TestStreamsAreOpenedByTheRuleOfThePath(t *testing.T) {
 	t.Parallel()
@@ -327,7 +327,7 @@ func TestStreamsAreOpenedByTheRuleOfThePath(t *testing.T) {
 	}
 }
 
-// MCP-7: MCP 2025-11-25, basic/transports: a page of an origin that is not
+// MCP-07: MCP 2025-11-25, basic/transports: a page of an origin that is not
 // allowed gets 403, where the gate knows which are.
 func TestOriginOfAPageIsHeldToTheConfiguration(t *testing.T) {
 	t.Parallel()
@@ -357,7 +357,7 @@ func TestOriginOfAPageIsHeldToTheConfiguration(t *testing.T) {
 	}
 }
 
-// MCP-8: refusals of a message are JSON-RPC errors with its id, so that a client
+// MCP-08: refusals of a message are JSON-RPC errors with its id, so that a client
 // takes them for the end of the call and not of the connection.
 func TestRefusedMessageIsAnsweredAsOne(t *testing.T) {
 	t.Parallel()
@@ -479,7 +479,7 @@ func text(raw json.RawMessage) (s string) {
 	return s
 }
 
-// MCP-3: the tool that an upstream executes is one whose rule allowed it: what
+// MCP-03: the tool that an upstream executes is one whose rule allowed it: what
 // passes is read by no Go reader as a call of another tool. (The readers of
 // other languages: e2e.TestNoReaderFindsAnotherTool.)
 func FuzzNoReaderFindsAnotherTool(f *testing.F) {
