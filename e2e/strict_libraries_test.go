@@ -45,6 +45,13 @@ func strictClients(t *testing.T) (options, keyFile string) {
 		client strict-device {
 			grants device_code refresh_token
 		}
+		client strict-openid {
+			secret                   {env.DEMO_CLIENT_SECRET}
+			auth_method              client_secret_basic
+			redirect_uri             http://127.0.0.1/callback
+			post_logout_redirect_uri http://127.0.0.1/callback
+		}
+		openid
 		registration {
 			dynamic
 		}`, public), keyFile
@@ -142,6 +149,10 @@ func TestStrictLibrariesConnect(t *testing.T) {
 			}
 			device.await("call").want(t, map[string]any{"status": 200, "client_id": "strict-device"})
 			device.wait()
+			// Last: the person signs out, and a device that waits would get nothing.
+			t.Run("OpenID Connect", func(t *testing.T) {
+				l.openID(t, start(t, "openid", "strict-openid", "client_secret_basic", "--scope", "openid email jobs:read"))
+			})
 		})
 	}
 }
@@ -220,6 +231,28 @@ func (l *libraryRun) life(t *testing.T, d *driver, client, tokenType string, con
 	if bound && l.library == "oauth4webapi" && nonces == 0 {
 		t.Error("no proof had to bring a nonce")
 	}
+	d.wait()
+}
+
+// openID is who the user is, from signing in to signing out.
+func (l *libraryRun) openID(t *testing.T, d *driver) {
+	t.Helper()
+	l.discovery(t, d)
+	pages := allow(t, l.browser, d.await("browse").text("url"))
+	if text := strings.Join(pages, "\n"); !strings.Contains(text, "See your email address") {
+		t.Errorf("the pages:\n%s", text)
+	}
+	if l.library == "oauth4webapi" && d.await("nonce of another").text("refused") == "" {
+		t.Error("the library takes an ID token of another request")
+	}
+	id := d.await("id token")
+	id.want(t, map[string]any{"email": email, "aud": "strict-openid", "amr": []string{"pwd"}})
+	for _, step := range []string{"userinfo", "refresh"} {
+		d.await(step).want(t, map[string]any{"sub": id["sub"]})
+	}
+	allow(t, l.browser, d.await("browse").text("url"))
+	d.await("signed out").want(t, map[string]any{"state": true})
+	d.await("refused").want(t, map[string]any{"status": 401})
 	d.wait()
 }
 

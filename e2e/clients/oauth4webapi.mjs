@@ -1,12 +1,12 @@
 // oauth4webapi, the strictest client there is: each answer is checked member by
 // member, and nothing is switched off here.
 import * as oauth from 'oauth4webapi'
-import { callback, claims, failure, options, privateKey, report, run, wait } from './driver.mjs'
+import { callback, claims, failure, flow, options, privateKey, report, run, wait } from './driver.mjs'
 
 const { issuer, resource, api, scope } = options
 const redirects = await callback()
 
-const as = await oauth.processDiscoveryResponse(new URL(issuer), await oauth.discoveryRequest(new URL(issuer), { algorithm: 'oauth2' }))
+const as = await oauth.processDiscoveryResponse(new URL(issuer), await oauth.discoveryRequest(new URL(issuer), { algorithm: flow === 'openid' ? 'oidc' : 'oauth2' }))
 report('discovery', { issuer: as.issuer })
 const rs = await oauth.processResourceDiscoveryResponse(new URL(resource), await oauth.resourceDiscoveryRequest(new URL(resource)))
 report('resource discovery', { resource: rs.resource, servers: rs.authorization_servers })
@@ -171,6 +171,36 @@ const flows = {
         await wait(interval)
       }
     }
+  },
+
+  // OpenID Connect: who the user is, by ID token and UserInfo, and signing out.
+  async openid() {
+    const verifier = oauth.generateRandomCodeVerifier()
+    const [state, nonce] = [oauth.generateRandomState(), oauth.generateRandomNonce()]
+    const parameters = new URLSearchParams({
+      client_id: client.client_id, redirect_uri: redirects.uri, response_type: 'code', scope, state, nonce, max_age: '3600',
+      code_challenge: await oauth.calculatePKCECodeChallenge(verifier), code_challenge_method: 'S256',
+    })
+    const back = await redirects.browse(`${as.authorization_endpoint}?${parameters}`)
+    const answer = oauth.validateAuthResponse(as, client, back, state)
+    const response = await oauth.authorizationCodeGrantRequest(as, client, auth, answer, redirects.uri, verifier)
+    const otherNonce = await failure(() =>
+      oauth.processAuthorizationCodeResponse(as, client, response.clone(), { expectedNonce: oauth.generateRandomNonce(), requireIdToken: true }))
+    report('nonce of another', { refused: otherNonce.message })
+    const tokens = await oauth.processAuthorizationCodeResponse(as, client, response, { expectedNonce: nonce, requireIdToken: true, maxAge: 3600 })
+    await oauth.validateApplicationLevelSignature(as, response)
+    const { sub, email, aud, amr } = oauth.getValidatedIdTokenClaims(tokens)
+    report('id token', { sub, email, aud, amr })
+    const info = await oauth.processUserInfoResponse(as, client, sub, await oauth.userInfoRequest(as, client, tokens.access_token))
+    report('userinfo', { sub: info.sub, email: info.email })
+    const fresh = await oauth.processRefreshTokenResponse(as, client, await oauth.refreshTokenGrantRequest(as, client, auth, tokens.refresh_token))
+    report('refresh', { sub: oauth.getValidatedIdTokenClaims(fresh).sub })
+    const leave = new URL(as.end_session_endpoint)
+    leave.search = new URLSearchParams({ id_token_hint: fresh.id_token, post_logout_redirect_uri: redirects.uri, state })
+    const left = await redirects.browse(leave)
+    report('signed out', { state: left.searchParams.get('state') === state })
+    const gone = await failure(async () => oauth.processUserInfoResponse(as, client, sub, await oauth.userInfoRequest(as, client, fresh.access_token)))
+    report('refused', { status: gone.status })
   },
 
   async register() {

@@ -1,11 +1,11 @@
 // openid-client 6, what most Node servers use: the same flows as oauth4webapi, by
 // the calls that its documentation shows.
 import * as client from 'openid-client'
-import { callback, claims, failure, options, privateKey, report, run, wait } from './driver.mjs'
+import { callback, claims, failure, flow, options, privateKey, report, run, wait } from './driver.mjs'
 
 const { issuer, resource, api, scope } = options
 const redirects = await callback()
-const discovery = { algorithm: 'oauth2' }
+const discovery = { algorithm: flow === 'openid' ? 'oidc' : 'oauth2' }
 
 let config
 let proof // of possession
@@ -129,6 +129,29 @@ const flows = {
     const tokens = await client.pollDeviceAuthorizationGrant(config, started)
     report('token', { token_type: tokens.token_type, scope: tokens.scope })
     await call(tokens.access_token)
+  },
+
+  async openid() {
+    await discover()
+    client.enableNonRepudiationChecks(config) // signatures as well, not TLS alone
+    const verifier = client.randomPKCECodeVerifier()
+    const [state, nonce] = [client.randomState(), client.randomNonce()]
+    const back = await redirects.browse(client.buildAuthorizationUrl(config, {
+      redirect_uri: redirects.uri, scope, state, nonce, max_age: '3600',
+      code_challenge: await client.calculatePKCECodeChallenge(verifier), code_challenge_method: 'S256',
+    }))
+    const tokens = await client.authorizationCodeGrant(config, back,
+      { pkceCodeVerifier: verifier, expectedState: state, expectedNonce: nonce, maxAge: 3600, idTokenExpected: true })
+    const { sub, email, aud, amr } = tokens.claims()
+    report('id token', { sub, email, aud, amr })
+    const info = await client.fetchUserInfo(config, tokens.access_token, sub)
+    report('userinfo', { sub: info.sub, email: info.email })
+    const fresh = await client.refreshTokenGrant(config, tokens.refresh_token)
+    report('refresh', { sub: fresh.claims().sub })
+    const left = await redirects.browse(client.buildEndSessionUrl(config, { id_token_hint: fresh.id_token, post_logout_redirect_uri: redirects.uri, state }))
+    report('signed out', { state: left.searchParams.get('state') === state })
+    const gone = await failure(() => client.fetchUserInfo(config, fresh.access_token, sub))
+    report('refused', { status: gone.status })
   },
 
   async register() {
