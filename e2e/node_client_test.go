@@ -164,6 +164,13 @@ func mustJSON(t *testing.T, v any) string {
 // nobody's of ours.
 func allow(t *testing.T, browser context.Context, address string) (pages []string) {
 	t.Helper()
+	return enterCode(t, browser, address, "")
+}
+
+// enterCode is allow for a person who types the code of a device; empty: it
+// stands in the link.
+func enterCode(t *testing.T, browser context.Context, address, code string) (pages []string) {
+	t.Helper()
 	if err := chromedp.Do(browser, chromedp.Navigate(address)); err != nil {
 		t.Fatal(err)
 	}
@@ -182,6 +189,9 @@ func allow(t *testing.T, browser context.Context, address string) (pages []strin
 		case "consent":
 			press = chromedp.Click(button("Allow"))
 		case "code":
+			if err := chromedp.Do(browser, chromedp.SendKeys(field("Code"), code)); err != nil {
+				t.Fatal(err)
+			}
 			press = chromedp.Click(button("Continue"))
 		default:
 			return pages
