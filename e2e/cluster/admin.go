@@ -121,6 +121,7 @@ func (n *Node) admin(method, path, contentType string, body []byte) ([]byte, err
 	request.Host = "localhost" // whatever the address, the one name that the admin API serves
 	if contentType != "" {
 		request.Header.Set("Content-Type", contentType)
+		request.Header.Set("Cache-Control", "must-revalidate") // --force: else the same configuration is left as it runs
 	}
 	response, err := adminClient.Do(request)
 	if err != nil {
