@@ -38,6 +38,7 @@ func (s *Server) handleAuthorize(w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		return
 	}
+	speak(r, readUILocales(values.Get("ui_locales")))
 	// 1. Who asks, and where the answer may go. Until both are proven there is a
 	// page and no redirect: anything else is an open redirector.
 	client, req, ok := s.proveTarget(w, r, values)
@@ -100,7 +101,7 @@ func (s *Server) proveTarget(w http.ResponseWriter, r *http.Request, values url.
 
 // brokenLink tells the user why the client cannot be trusted with an answer.
 func (s *Server) brokenLink(w http.ResponseWriter, r *http.Request, why string) {
-	s.errorPage(w, r, http.StatusBadRequest, words.text("link.title"), words.text("link."+why), words.text("link.advice"))
+	s.errorPage(w, r, http.StatusBadRequest, "link", "link."+why)
 }
 
 // readTarget begins the request with where its answer goes; or says why that
@@ -233,22 +234,8 @@ func (s *Server) readPrompt(req *AuthorizationRequest, p parameters) error {
 		req.MaxAge, req.ReauthAfter = &age, req.CreatedAt.Add(-age)
 	}
 	req.LoginHint = loginHint(p["login_hint"])
-	if locales := p["ui_locales"]; len(locales) <= maxUILocales && isLanguageTags(locales) {
-		req.UILocales = locales
-	}
+	req.UILocales = readUILocales(p["ui_locales"])
 	return nil
-}
-
-// maxUILocales bounds ui_locales, in bytes: a dozen languages. A longer list is
-// ignored, as one in none of our languages is.
-const maxUILocales = 100
-
-// isLanguageTags reports whether text is language tags between spaces. RFC 5646
-// section 2.1.
-func isLanguageTags(text string) bool {
-	return strings.IndexFunc(text, func(c rune) bool {
-		return (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && c != '-' && c != ' '
-	}) < 0
 }
 
 // readIDTokenHint notes whom the client expects. The hint must be the client's
@@ -320,10 +307,7 @@ func (s *Server) redirectError(w http.ResponseWriter, r *http.Request, req *Auth
 // redirect sends the browser back, always with iss (RFC 9207), and with state
 // as it came. 303: the browser must not repeat a POST with a password in it.
 func (s *Server) redirect(w http.ResponseWriter, req *AuthorizationRequest, query url.Values) {
-	h := w.Header()
-	pageHeaders(h)
-	h.Set("Location", s.answerURL(req, query))
-	w.WriteHeader(http.StatusSeeOther)
+	s.leave(w, s.answerURL(req, query))
 }
 
 // answerURL is the redirect URI with the answer.

@@ -151,6 +151,9 @@ type Config struct {
 	LoginTTL     time.Duration // zero: 12 hours
 	SessionLimit int           // per user; zero: no limit
 
+	// Look is what the pages look like. nil: ours, in our languages.
+	Look *Look
+
 	// ClientAddress returns the address of the caller by the owner's
 	// trusted_proxies. nil: the peer's address.
 	ClientAddress func(*http.Request) netip.Addr

@@ -3,7 +3,6 @@ package issuer
 import (
 	"context"
 	"errors"
-	"html/template"
 	"net/http"
 	"net/url"
 	"slices"
@@ -146,8 +145,8 @@ func (s *Server) showConsent(w http.ResponseWriter, r *http.Request, req *Author
 	}
 	s.writeConsent(w, r, consentPage, req, client, login, consentForm{
 		Target:  c.target,
-		Asked:   s.inWords(c.asked),
-		Held:    s.inWords(held),
+		Asked:   s.inWords(s.words(r), c.asked),
+		Held:    s.inWords(s.words(r), held),
 		News:    !c.known,
 		Caution: c.target.Kind != targetSite,
 		Changed: c.changed,
@@ -156,19 +155,20 @@ func (s *Server) showConsent(w http.ResponseWriter, r *http.Request, req *Author
 
 func (s *Server) showLimit(w http.ResponseWriter, r *http.Request, req *AuthorizationRequest, client *Client, login signedIn, sessions []Session) {
 	now := s.cfg.Now()
-	form := consentForm{Limit: counted("limit.app", s.cfg.SessionLimit)}
+	words := s.words(r)
+	form := consentForm{Limit: words.text("limit.apps", s.cfg.SessionLimit)}
 	for _, session := range sessions {
 		form.Sessions = append(form.Sessions, sessionLine{
 			ID:     session.ID,
 			Client: s.clientName(r.Context(), session.ClientID),
-			Since:  momentAt(session.CreatedAt, now),
-			Used:   momentAt(session.LastActive, now),
+			Since:  words.moment(session.CreatedAt, now),
+			Used:   words.moment(session.LastActive, now),
 		})
 	}
 	s.writeConsent(w, r, limitPage, req, client, login, form)
 }
 
-func (s *Server) writeConsent(w http.ResponseWriter, r *http.Request, page *template.Template, req *AuthorizationRequest, client *Client, login signedIn, form consentForm) {
+func (s *Server) writeConsent(w http.ResponseWriter, r *http.Request, page pageName, req *AuthorizationRequest, client *Client, login signedIn, form consentForm) {
 	req.ClientRevision = client.Revision
 	sealed, err := s.sealRequest(req)
 	if err != nil {
@@ -189,7 +189,7 @@ func (s *Server) writeConsent(w http.ResponseWriter, r *http.Request, page *temp
 }
 
 // inWords returns the declared descriptions, in the order of their declaration.
-func (s *Server) inWords(scopes oauth.ScopeSet) []string {
+func (s *Server) inWords(words *words, scopes oauth.ScopeSet) []string {
 	var descriptions []string
 	for _, scope := range s.cfg.Catalog.Scopes() {
 		switch {

@@ -44,7 +44,7 @@ func (s *Server) handleDevice(w http.ResponseWriter, r *http.Request) {
 	// 1. What cannot be a code is no guess.
 	code, ok := readUserCode(form.Get("user_code"))
 	if !ok {
-		s.showDevice(w, r, http.StatusOK, deviceForm{Problem: words.text("device.wrong")})
+		s.showDevice(w, r, http.StatusOK, deviceForm{Problem: s.words(r).text("device.wrong")})
 		return
 	}
 	// 2. The code, within the bound of guesses.
@@ -53,12 +53,12 @@ func (s *Server) handleDevice(w http.ResponseWriter, r *http.Request) {
 		s.audit(r, "user code refused: too many failures")
 		minutes := int((retryAfter + time.Minute - 1) / time.Minute)
 		w.Header().Set("Retry-After", strconv.Itoa(ceilSeconds(retryAfter)))
-		s.showDevice(w, r, http.StatusTooManyRequests, deviceForm{Code: code, Problem: words.text("device.throttled", counted("wait.minute", minutes))})
+		s.showDevice(w, r, http.StatusTooManyRequests, deviceForm{Code: code, Problem: s.words(r).text("device.throttled", s.words(r).text("wait.minutes", minutes))})
 		return
 	}
 	device, err := s.cfg.Store.EnterUserCode(r.Context(), s.userCodeDigest(code))
 	if errors.Is(err, ErrNotFound) { // unknown, decided, expired, burnt: one answer
-		s.showDevice(w, r, http.StatusOK, deviceForm{Code: code, Problem: words.text("device.wrong")})
+		s.showDevice(w, r, http.StatusOK, deviceForm{Code: code, Problem: s.words(r).text("device.wrong")})
 		return
 	}
 	s.userCodeFailures.Release(network)
@@ -105,5 +105,5 @@ func (s *Server) decideDevice(w http.ResponseWriter, r *http.Request, req *Autho
 		key = "device.allowed"
 	}
 	s.audit(r, "device authorization decided", zap.String("user_id", login.UserID), zap.String("client_id", req.ClientID), zap.Bool("allowed", allow))
-	s.writePage(w, r, http.StatusOK, messagePage, message{Title: words.text(key + ".title"), Explanation: words.text(key + ".explanation")})
+	s.showMessage(w, r, key)
 }

@@ -162,9 +162,8 @@ func (s *Server) endLogin(w http.ResponseWriter, r *http.Request, req *logoutReq
 // signed out: else anyone could register, and have our address lead to theirs.
 // RFC 9700 section 4.11.2.
 func (s *Server) finishEndSession(w http.ResponseWriter, r *http.Request, req *logoutRequest, ended bool) {
-	page := message{Title: words.text("signedout.title"), Explanation: words.text("signedout.explanation")}
 	if req.RedirectURI == "" {
-		s.writePage(w, r, http.StatusOK, messagePage, page)
+		s.showMessage(w, r, "signedout")
 		return
 	}
 	query := url.Values{}
@@ -177,11 +176,14 @@ func (s *Server) finishEndSession(w http.ResponseWriter, r *http.Request, req *l
 	}
 	client, err := s.cfg.Clients.Client(withoutFetch(r.Context()), req.ClientID)
 	if err == nil && (ended || !client.SelfRegistered()) {
-		leave(w, back)
+		s.leave(w, back)
 		return
 	}
-	page.Back, page.BackTo = template.URL(back), targetOf(req.RedirectURI).Name
-	s.writePage(w, r, http.StatusOK, messagePage, page)
+	words := s.words(r)
+	s.writePage(w, r, http.StatusOK, messagePage, message{
+		Title: words.text("signedout.title"), Explanation: words.text("signedout.explanation"),
+		Back: template.URL(back), BackTo: targetOf(req.RedirectURI).Name,
+	})
 }
 
 // endSessionForm is what the page of the question shows.
@@ -225,7 +227,7 @@ func (s *Server) confirmEndSession(w http.ResponseWriter, r *http.Request) {
 	case form.Get("decision") == "end":
 		s.endLogin(w, r, req, login)
 	default:
-		s.writePage(w, r, http.StatusOK, messagePage, message{Title: words.text("endsession.stayed.title"), Explanation: words.text("endsession.stayed.explanation")})
+		s.showMessage(w, r, "endsession.stayed")
 	}
 }
 

@@ -11,20 +11,28 @@ import (
 	"context"
 )
 
-type requestIDKey struct{}
+type visitKey struct{}
 
-// withRequestID gives the request the id that its log lines, its audit events
-// and its error page share. It is ours: an id that the caller chose could be
-// made to look like another request's.
-func withRequestID(r *http.Request) *http.Request {
+// visit is what is known of the request under way beside what it says.
+type visit struct {
+	// requestID is what its log lines, its audit events and its page share. It is
+	// ours: an id that the caller chose could be made to look like another
+	// request's.
+	requestID string
+	uiLocales string // of the authorization request that it belongs to; see speak
+}
+
+func withVisit(r *http.Request) *http.Request {
 	id := make([]byte, 8)
 	_, _ = rand.Read(id) // never fails
-	return r.WithContext(context.WithValue(r.Context(), requestIDKey{}, hex.EncodeToString(id)))
+	return r.WithContext(context.WithValue(r.Context(), visitKey{}, &visit{requestID: hex.EncodeToString(id)}))
 }
 
 func (s *Server) requestID(r *http.Request) string {
-	id, _ := r.Context().Value(requestIDKey{}).(string)
-	return id
+	if v, ok := r.Context().Value(visitKey{}).(*visit); ok {
+		return v.requestID
+	}
+	return ""
 }
 
 type callerKey struct{}

@@ -162,7 +162,7 @@ func (s *Server) handleLogin(w http.ResponseWriter, r *http.Request) {
 	// The request goes back as it came: a failure looks the same for every account.
 	page := signIn{Request: form.Get("request"), Email: cutEmail(form.Get("email"))}
 	if form.Get("email") == "" || form.Get("password") == "" {
-		page.Problem, page.Invalid = words.text("signin.empty"), true
+		page.Problem, page.Invalid = s.words(r).text("signin.empty"), true
 		s.showSignIn(w, r, http.StatusOK, req, client, page)
 		return
 	}
@@ -177,17 +177,17 @@ func (s *Server) handleLogin(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case err == nil:
 	case errors.Is(err, ErrNotFound): // no such account, wrong password, disabled
-		page.Problem, page.Invalid = words.text("signin.wrong"), true
+		page.Problem, page.Invalid = s.words(r).text("signin.wrong"), true
 		// 200 and not 401, which would owe a WWW-Authenticate challenge
 		// (RFC 9110 section 15.5.2) that no form can meet.
 		s.showSignIn(w, r, http.StatusOK, req, client, page)
 	case errors.As(err, &throttled):
 		minutes := int((throttled.retryAfter + time.Minute - 1) / time.Minute)
-		page.Problem = words.text("signin.throttled", counted("wait.minute", minutes))
+		page.Problem = s.words(r).text("signin.throttled", s.words(r).text("wait.minutes", minutes))
 		w.Header().Set("Retry-After", strconv.Itoa(ceilSeconds(throttled.retryAfter)))
 		s.showSignIn(w, r, http.StatusTooManyRequests, req, client, page)
 	case errors.Is(err, errPasswordBusy):
-		page.Problem = words.text("signin.busy")
+		page.Problem = s.words(r).text("signin.busy")
 		w.Header().Set("Retry-After", "5")
 		s.showSignIn(w, r, http.StatusTooManyRequests, req, client, page)
 	default:
@@ -242,7 +242,7 @@ func (s *Server) handleLogout(w http.ResponseWriter, r *http.Request) {
 	}
 	s.clearCookie(w, loginCookie)
 	if form.Get("request") == "" {
-		s.writePage(w, r, http.StatusOK, messagePage, message{Title: words.text("signedout.title"), Explanation: words.text("signedout.explanation")})
+		s.showMessage(w, r, "signedout")
 		return
 	}
 	if req, _, ok := s.resumeRequest(w, r, form.Get("request")); ok {
@@ -269,6 +269,7 @@ func (s *Server) resumeRequest(w http.ResponseWriter, r *http.Request, sealed st
 		s.errorWords(w, r, http.StatusBadRequest, "broken")
 		return nil, nil, false
 	}
+	speak(r, req.UILocales)
 	if same, kept := s.sameBrowser(r, req); !same {
 		if kept {
 			s.errorWords(w, r, http.StatusForbidden, "browser")

@@ -47,15 +47,7 @@ func (s *Server) beginLogin(w http.ResponseWriter, r *http.Request, req *Authori
 		s.providerUnavailable(w, r, method, err)
 		return
 	}
-	leave(w, location)
-}
-
-// leave sends the browser to an address outside of our pages: 303, so that no
-// form goes along.
-func leave(w http.ResponseWriter, location string) {
-	pageHeaders(w.Header())
-	w.Header().Set("Location", location)
-	w.WriteHeader(http.StatusSeeOther)
+	s.leave(w, location)
 }
 
 func (s *Server) providerRequest(state *providerState, sealed string) ProviderRequest {
@@ -139,7 +131,7 @@ func (s *Server) finishProviderLogin(w http.ResponseWriter, r *http.Request, met
 		if refusal.Denied {
 			problem = "signin.denied"
 		}
-		s.showSignIn(w, r, http.StatusOK, req, client, signIn{Problem: words.text(problem, label(method)), Request: sealed})
+		s.showSignIn(w, r, http.StatusOK, req, client, signIn{Problem: s.words(r).text(problem, label(method)), Request: sealed})
 		return
 	default:
 		s.providerUnavailable(w, r, method, err)
@@ -256,6 +248,5 @@ func label(method *LoginMethod) string {
 func (s *Server) providerUnavailable(w http.ResponseWriter, r *http.Request, method *LoginMethod, err error) {
 	s.logPageError(r, fmt.Errorf("login %s: %w", method.Name, err))
 	w.Header().Set("Retry-After", "10")
-	s.errorPage(w, r, http.StatusServiceUnavailable, words.text("provider.down.title", label(method)),
-		words.text("provider.down.explanation", label(method)), words.text("provider.down.advice"))
+	s.writeErrorPage(w, r, http.StatusServiceUnavailable, "provider.down", "provider.down.explanation", label(method))
 }

@@ -154,7 +154,7 @@ func (s *Server) openIDMetadata() *openIDMetadata {
 			identityClaims["profile"], identityClaims["email"]),
 		ClaimTypes: []string{"normal"},
 		ACRs:       s.authenticationClasses(),
-		UILocales:  []string{words.text("language")},
+		UILocales:  s.pages.tags(),
 		Prompts:    []string{promptNone, promptLogin, promptConsent, promptSelectAccount},
 	}
 }

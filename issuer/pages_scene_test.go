@@ -112,7 +112,7 @@ func startPageScene(t *testing.T, tls bool, change ...func(*Config)) *pageScene 
 	mux.HandleFunc(logoutPath, scene.handleLogout)
 	mux.HandleFunc(accountPath, scene.handleAccount)
 	mux.HandleFunc(endSessionPath, scene.handleEndSession)
-	handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { mux.ServeHTTP(w, withRequestID(r)) })
+	handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { mux.ServeHTTP(w, withVisit(r)) })
 	return scene
 }
 

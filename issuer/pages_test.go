@@ -1,15 +1,11 @@
 package issuer
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"encoding/base64"
-	"io/fs"
 	"net/http"
-	"regexp"
 	"strings"
 	"testing"
-	"time"
 
 	"golang.org/x/net/html"
 )
@@ -41,7 +37,7 @@ func TestPagesCarryStrictHeaders(t *testing.T) {
 	for name, p := range everyPage(t) {
 		for header, want := range map[string]string{
 			"Cache-Control": "no-store", "X-Frame-Options": "DENY", "Referrer-Policy": "no-referrer",
-			"X-Content-Type-Options": "nosniff", "Content-Security-Policy": pagePolicy,
+			"X-Content-Type-Options": "nosniff", "Content-Security-Policy": defaultLook().policy,
 			"Access-Control-Allow-Origin": "", "Cross-Origin-Opener-Policy": "",
 		} {
 			if got := p.header.Get(header); got != want {
@@ -50,13 +46,13 @@ func TestPagesCarryStrictHeaders(t *testing.T) {
 		}
 	}
 	for _, want := range []string{"default-src 'none'", "base-uri 'none'", "frame-ancestors 'none'", "style-src 'sha256-"} {
-		if !strings.Contains(pagePolicy, want) {
-			t.Errorf("%q is not in the policy %q", want, pagePolicy)
+		if !strings.Contains(defaultLook().policy, want) {
+			t.Errorf("%q is not in the policy %q", want, defaultLook().policy)
 		}
 	}
 	// PROTOCOL 6, trap 5: form-action stops the redirect after consent.
-	if strings.Contains(pagePolicy, "form-action") || strings.Contains(pagePolicy, "unsafe") {
-		t.Errorf("policy %q", pagePolicy)
+	if strings.Contains(defaultLook().policy, "form-action") || strings.Contains(defaultLook().policy, "unsafe") {
+		t.Errorf("policy %q", defaultLook().policy)
 	}
 }
 
@@ -81,7 +77,7 @@ func TestPagesAreWhatTheirPolicyAndReadersNeed(t *testing.T) {
 				t.Errorf("%s: has a %s", name, n.Data)
 			case "style":
 				sum := sha256.Sum256([]byte(n.FirstChild.Data))
-				if !strings.Contains(pagePolicy, "'sha256-"+base64.StdEncoding.EncodeToString(sum[:])+"'") {
+				if !strings.Contains(defaultLook().policy, "'sha256-"+base64.StdEncoding.EncodeToString(sum[:])+"'") {
 					t.Errorf("%s: the policy blocks the style sheet", name)
 				}
 			case "form":
@@ -111,50 +107,6 @@ func TestPagesAreWhatTheirPolicyAndReadersNeed(t *testing.T) {
 	}
 	if p := everyPage(t)["error"]; !strings.Contains(p.text(), "Reference:") {
 		t.Errorf("the error page has no reference: %s", p.text())
-	}
-}
-
-// Every word that a template asks for exists.
-func TestTemplatesFindTheirWords(t *testing.T) {
-	t.Parallel()
-	used := map[string]bool{}
-	templates, err := fs.Glob(pageFiles, "pages/*.html")
-	if err != nil || len(templates) == 0 {
-		t.Fatal(err)
-	}
-	var sources bytes.Buffer
-	for _, name := range templates {
-		sources.WriteString(readPageFile(name))
-	}
-	for _, match := range regexp.MustCompile(`(?:text|mark) "([^"]+)"`).FindAllStringSubmatch(sources.String(), -1) {
-		used[match[1]] = true
-		if _, ok := words[match[1]]; !ok {
-			t.Errorf("a template says %q, which has no words", match[1])
-		}
-	}
-	for key, phrase := range words {
-		if phrase == "" {
-			t.Errorf("%q is empty", key)
-		}
-		if strings.HasSuffix(key, ".explanation") || strings.HasSuffix(key, ".advice") {
-			if _, ok := words[key[:strings.LastIndex(key, ".")]+".title"]; !ok && !used[key] {
-				t.Errorf("%q has no title", key)
-			}
-		}
-	}
-}
-
-func TestMomentsReadLikeSpeech(t *testing.T) {
-	t.Parallel()
-	now := time.Date(2026, 5, 20, 12, 0, 0, 0, time.UTC)
-	for want, age := range map[string]time.Duration{
-		"just now": -time.Second, "1 minute ago": time.Minute, "59 minutes ago": 59*time.Minute + 59*time.Second,
-		"1 hour ago": time.Hour, "23 hours ago": 23 * time.Hour, "1 day ago": 24 * time.Hour, "29 days ago": 29 * 24 * time.Hour,
-		"on 20 April 2026": 30 * 24 * time.Hour,
-	} {
-		if got := momentAt(now.Add(-age), now); got.Human != want || got.Machine == "" {
-			t.Errorf("%s: %+v, want %q", age, got, want)
-		}
 	}
 }
 

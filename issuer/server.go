@@ -19,6 +19,8 @@ import (
 type Server struct {
 	cfg            Config
 	mux            *http.ServeMux
+	pages          *Look
+	site           string // what pages call us
 	password       *passwordLogin
 	clientFailures *throttle // of client authentication
 	proofs         *dpop.Verifier
@@ -68,6 +70,8 @@ func New(cfg Config) (*Server, error) {
 	}
 	s := &Server{
 		cfg:            cfg,
+		pages:          cfg.Look,
+		site:           hostOf(cfg.Issuer),
 		password:       newPasswordLogin(cfg.Now),
 		clientFailures: newThrottle(clientFailureLimit, clientFailureWindow, clientFailureKeys, cfg.Now),
 		proofs:         &dpop.Verifier{Nonces: cfg.Secrets.Nonces(cfg.Now), Store: cfg.Store, Now: cfg.Now},
@@ -98,6 +102,9 @@ func setDefaults(cfg *Config) {
 	if cfg.RefreshGrace == nil {
 		grace := time.Minute
 		cfg.RefreshGrace = &grace
+	}
+	if cfg.Look == nil {
+		cfg.Look = defaultLook()
 	}
 	if cfg.ClientAddress == nil {
 		cfg.ClientAddress = peerAddress
@@ -201,5 +208,5 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.NotFound(w, r)
 		return
 	}
-	s.mux.ServeHTTP(w, s.withCaller(withRequestID(r)))
+	s.mux.ServeHTTP(w, s.withCaller(withVisit(r)))
 }
