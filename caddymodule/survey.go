@@ -309,7 +309,13 @@ func (s *routeSurvey) rulesFor(a *App, p *Protect, identifier string) ([]validat
 	if err != nil || p.Short {
 		return own, err
 	}
-	shared := own
+	// The same block seen again (this gate itself, or a snippet imported into two
+	// sites), or the same thing said twice: no conflict.
+	shared, seen := own, make(map[string][]*validator.Rule, len(own))
+	for i := range own {
+		text := own[i].String()
+		seen[text] = append(seen[text], &own[i])
+	}
 	for _, other := range s.gates {
 		if id, err := a.resourceIdentifier(other.gate); err != nil || id != identifier || other.gate.Short {
 			continue
@@ -319,9 +325,9 @@ func (s *routeSurvey) rulesFor(a *App, p *Protect, identifier string) ([]validat
 			return nil, err
 		}
 		for _, rule := range rules {
-			// The same block seen again (this gate itself, or a snippet imported
-			// into two sites), or the same thing said twice: no conflict.
-			if !slices.ContainsFunc(shared, func(r validator.Rule) bool { return r.Same(&rule) }) {
+			text := rule.String()
+			if !slices.ContainsFunc(seen[text], rule.Same) {
+				seen[text] = append(seen[text], &rule)
 				shared = append(shared, rule)
 			}
 		}

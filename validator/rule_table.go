@@ -93,13 +93,9 @@ type node struct {
 
 // newRuleTable checks and compiles the rules. The error is a *RuleError.
 func newRuleTable(rules []Rule, catalog *oauth.Catalog) (*ruleTable, error) {
-	type compiled struct {
-		*Rule
-		pattern
-		methodSet
-	}
 	table := &ruleTable{}
-	all := make([]compiled, 0, len(rules))
+	all := make([]*placedRule, 0, len(rules))
+	var placed ruleIndex
 	for i := range rules {
 		rule := rules[i]
 		if err := rule.check(catalog); err != nil {
@@ -113,22 +109,21 @@ func newRuleTable(rules []Rule, catalog *oauth.Catalog) (*ruleTable, error) {
 			rule.tools = tools
 		}
 		p, _ := parsePattern(rule.Path) // checked above
-		all = append(all, compiled{&rule, p, newMethodSet(rule.Methods)})
+		all = append(all, &placedRule{&rule, p, newMethodSet(rule.Methods), i})
 		table.rules = append(table.rules, &rule)
 	}
-	for i, a := range all {
-		for _, b := range all[:i] {
-			switch both(compareMethods(a.methodSet, b.methodSet), comparePatterns(a.pattern, b.pattern)) {
-			case equal:
-				problem := "matches the same requests as"
-				if !a.Tools.equal(b.Tools) {
-					problem = "matches the same requests, with other rules for tools, as"
-				}
-				return nil, &RuleError{Rule: *a.Rule, Other: b.Rule, Problem: problem}
-			case crossing:
-				return nil, &RuleError{Rule: *a.Rule, Other: b.Rule, Problem: "neither is more specific for the requests that both match"}
+	for _, c := range all {
+		switch other, rel := placed.conflict(c); {
+		case other != nil && rel == equal:
+			problem := "matches the same requests as"
+			if !c.Tools.equal(other.Tools) {
+				problem = "matches the same requests, with other rules for tools, as"
 			}
+			return nil, &RuleError{Rule: *c.Rule, Other: other, Problem: problem}
+		case other != nil:
+			return nil, &RuleError{Rule: *c.Rule, Other: other, Problem: "neither is more specific for the requests that both match"}
 		}
+		placed.add(c)
 	}
 	for _, c := range all {
 		table.slotsOf(c.pattern).put(c.Rule, c.methodSet)
