@@ -63,6 +63,8 @@ type App struct {
 
 	tokens *validator.TokenCache
 
+	gates []*Protect // that were provisioned
+
 	surveyOnce sync.Once
 	survey     *routeSurvey
 	surveyErr  error

@@ -11,7 +11,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/caddyserver/caddy/v2/caddyconfig"
 	"pgregory.net/rapid"
 
 	"github.com/caddy-scope/caddy-scope/caddymodule/explain"
@@ -22,15 +21,7 @@ const proxied = "\nreverse_proxy UPSTREAM\n"
 // rehearse makes a rehearsal of what the scene would load.
 func (s *gateScene) rehearse(t require, site string) *rehearsal {
 	t.Helper()
-	config, _, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(s.caddyfile("", site)), map[string]any{"filename": "Caddyfile"})
-	if err != nil {
-		t.Fatalf("%v", err)
-	}
-	h, err := newRehearsal(config)
-	if err != nil {
-		t.Fatalf("%v", err)
-	}
-	return h
+	return rehearseCaddyfile(t, s.caddyfile("", site))
 }
 
 // require is what *testing.T and *rapid.T share here.
@@ -74,7 +65,11 @@ func TestExplainTellsWhatALiveGateDoes(t *testing.T) {
 			q := rehearsedRequest{method: method, path: path, host: "api.example.com", client: "gpt", anyone: held == "none", scopes: strings.Fields(held)}
 			wire := method + " " + path + " HTTP/1.1\nHost: api.example.com\nConnection: close\n"
 			if held != "none" {
-				wire += "Authorization: Bearer " + s.token(func(c map[string]any) { c["scope"] = held }) + "\n"
+				wire += "Authorization: Bearer " + s.token(func(c map[string]any) {
+					if c["scope"] = held; held == "" { // as tokens are made
+						delete(c, "scope")
+					}
+				}) + "\n"
 			}
 			told, err := h.explain(q)
 			if err != nil {

@@ -173,8 +173,11 @@ func (p *Protect) Provision(ctx caddy.Context) error {
 	for _, rule := range p.resource.Rules() {
 		p.ruleText[rule] = rule.String()
 	}
-	p.decisions, err = newDecisionCounter(ctx)
-	return err
+	if p.decisions, err = newDecisionCounter(ctx); err != nil {
+		return err
+	}
+	app.gates = append(app.gates, p)
+	return nil
 }
 
 // at names the place of the gate in an error.

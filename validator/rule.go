@@ -159,6 +159,24 @@ type pattern struct {
 // equal it: a slash never stands in a segment.
 const wildcard = "/"
 
+// String returns the pattern as it is written; a wildcard is {any}.
+func (p pattern) String() string {
+	if p.everything {
+		return Everything
+	}
+	var b strings.Builder
+	for _, segment := range p.segments {
+		if segment == wildcard {
+			segment = "{any}"
+		}
+		b.WriteString("/" + segment)
+	}
+	if p.below {
+		b.WriteString("/*")
+	}
+	return b.String()
+}
+
 // parsePattern reads a path pattern. The error says what to change.
 func parsePattern(path string) (pattern, error) {
 	if path == Everything {
