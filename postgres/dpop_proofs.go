@@ -45,7 +45,7 @@ func (s *Store) useProofs(ctx context.Context, batch []*passenger[usedProof, str
 		digests[i], ttls[i] = p.ask.digest[:], p.ask.ttl.Seconds()
 	}
 	added := make(map[[32]byte]bool, len(batch))
-	err := s.db.write(context.WithoutCancel(ctx), "use DPoP proofs", func(ctx context.Context, conn *pgxpool.Conn) error {
+	err := s.db.write(ctx, "use DPoP proofs", func(ctx context.Context, conn *pgxpool.Conn) error {
 		clear(added)
 		rows, err := conn.Query(ctx, s.db.sql(useProofsSQL), digests, ttls)
 		if err != nil {

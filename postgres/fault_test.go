@@ -147,6 +147,41 @@ func TestSilentServerIsAnUnknownOutcomeAndRecovers(t *testing.T) {
 	}
 }
 
+// who just missed a round trip waits for it and then leads another; both
+// together take no longer than a call may, with a server that says nothing.
+func TestNobodyWaitsLongerThanACall(t *testing.T) {
+	t.Parallel()
+	s := newScene(t)
+	w, dsn := postgrestest.NewWire(t, s.dsn)
+	const timeout = 2 * time.Second
+	db, err := postgres.Open(s.ctx, postgres.Config{DSN: dsn, Timeout: timeout})
+	s.must(err)
+	defer db.Close()
+	reader, session := postgres.NewSessionReader(db), s.session("jobs:read")
+	if _, err := reader.ReadSession(s.ctx, session.ID); err != nil {
+		t.Fatal(err)
+	}
+	w.Lose()
+	var slowest atomic.Int64
+	parallel(50, func(i int) {
+		time.Sleep(time.Duration(i) * 20 * time.Millisecond)
+		start := time.Now()
+		if _, err := reader.ReadSession(s.ctx, session.ID); err == nil {
+			t.Error("a session was read from a silent server")
+		}
+		for took := int64(time.Since(start)); ; {
+			if before := slowest.Load(); took <= before || slowest.CompareAndSwap(before, took) {
+				return
+			}
+		}
+	})
+	w.Heal(t)
+	w.Cut()
+	if took := time.Duration(slowest.Load()); took > timeout+timeout/4 {
+		t.Errorf("the slowest answer took %s", took)
+	}
+}
+
 // connections the server closed are replaced without a failed read.
 func TestReadsSurviveTerminatedConnections(t *testing.T) {
 	t.Parallel()

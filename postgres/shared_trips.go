@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"time"
 )
 
 const (
@@ -15,13 +16,19 @@ const (
 	maxWaiting = 8192
 )
 
+// tripLimit bounds one trip. Who just missed one waits for it, and then leads
+// another: both must end within the time of a call, also when the server has
+// fallen silent.
+func (db *DB) tripLimit() time.Duration { return db.timeout / 3 }
+
 // sharedTrips lets concurrent callers share round trips to the database: who
 // finds few enough under way leads one, and takes along whoever waits. There is
 // no goroutine besides the callers'. Q is what each asks, A what it hears.
 type sharedTrips[Q, A any] struct {
 	what string // asked for, for errors
-	// run answers everyone of the batch. The leader's caller may hang up; the
-	// others' answers must not depend on it.
+	// limit of one trip; see tripLimit.
+	limit time.Duration
+	// run answers everyone of the batch, in the limit of its context.
 	run func(ctx context.Context, batch []*passenger[Q, A])
 
 	mu      sync.Mutex
@@ -70,7 +77,10 @@ func (s *sharedTrips[Q, A]) join(ctx context.Context, ask Q) (A, error) {
 	s.waiting = nil
 	s.mu.Unlock()
 
-	s.run(ctx, batch)
+	// The leader's caller may hang up; the others' answers do not depend on it.
+	trip, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.limit)
+	s.run(trip, batch)
+	cancel()
 	for _, other := range batch {
 		if other != own {
 			other.done <- true

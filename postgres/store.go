@@ -26,8 +26,8 @@ var (
 // NewStore returns the store of db, whose schema must be migrated.
 func NewStore(db *DB) *Store {
 	s := &Store{db: db}
-	s.proofs = sharedTrips[usedProof, struct{}]{what: "DPoP proofs", run: s.useProofs}
-	s.clients = sharedTrips[string, bool]{what: "client reads", run: s.findEnabledClients}
+	s.proofs = sharedTrips[usedProof, struct{}]{what: "DPoP proofs", limit: db.tripLimit(), run: s.useProofs}
+	s.clients = sharedTrips[string, bool]{what: "client reads", limit: db.tripLimit(), run: s.findEnabledClients}
 	return s
 }
 
