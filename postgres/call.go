@@ -14,27 +14,57 @@ import (
 	"github.com/caddy-scope/caddy-scope/issuer"
 )
 
-// Why a call failed without being sent.
+// Why a call failed although the server answered, or without being sent.
 var (
+	// errReadOnly: behind a connection that stayed open the server became a
+	// standby, or was fenced off. What it says may be long outdated.
+	errReadOnly     = errors.New("the server is read-only: a standby, or fenced off")
 	errBreakerOpen  = errors.New("the database did not answer the last writes; not asked again yet")
 	errUnreplicated = errors.New("the commit was not confirmed by the synchronous standby")
 )
 
 type call func(ctx context.Context, conn *pgxpool.Conn) error
 
+// takesWrites is true of the server that decides: not of a standby, which may be
+// behind, nor of a primary that was fenced off.
+const takesWrites = `current_setting('transaction_read_only') = 'off'`
+
 // read runs an idempotent read; on a broken connection it is tried once more.
+// That there is no such row is only believed of a server that takes writes: a
+// standby behind a pooler does not have it yet.
 func (db *DB) read(ctx context.Context, step string, do call) error {
 	err := ctx.Err()
 	if err == nil {
 		ctx, cancel := db.deadline(ctx)
 		defer cancel()
+		wait, stopWaiting := db.patience(ctx)
+		defer stopWaiting()
+		do := believing(do)
 		var broken bool
-		if broken, err = db.on(ctx, do); broken && ctx.Err() == nil {
+		if broken, err = db.on(ctx, wait, do); broken && ctx.Err() == nil {
 			db.pool.Reset() // its idle siblings are most likely dead too
-			_, err = db.on(ctx, do)
+			_, err = db.on(ctx, wait, do)
 		}
 	}
 	return wrap(step, err)
+}
+
+// believing confirms that there is no row.
+func believing(do call) call {
+	return func(ctx context.Context, conn *pgxpool.Conn) error {
+		err := do(ctx, conn)
+		if !errors.Is(err, pgx.ErrNoRows) {
+			return err
+		}
+		var primary bool
+		if failed := conn.QueryRow(ctx, `SELECT `+takesWrites).Scan(&primary); failed != nil {
+			return failed
+		}
+		if !primary {
+			return errReadOnly
+		}
+		return err
+	}
 }
 
 // write runs a step that commits. It always answers within the deadline, also
@@ -47,21 +77,23 @@ func (db *DB) write(ctx context.Context, step string, do call) error {
 	}
 	ctx, cancel := db.deadline(ctx)
 	defer cancel()
+	wait, stopWaiting := db.patience(ctx)
+	defer stopWaiting()
 	probe, ok := db.breaker.enter(time.Now())
 	if !ok {
 		return wrap(step, errBreakerOpen)
 	}
 	select {
 	case db.writing <- struct{}{}:
-	case <-ctx.Done():
+	case <-wait.Done():
 		db.breaker.leave(probe, nil, time.Now())
-		return wrap(step, fmt.Errorf("too many writes at once: %w", ctx.Err()))
+		return wrap(step, fmt.Errorf("too many writes at once: %w", wait.Err()))
 	}
-	broken, err := db.on(ctx, do)
+	broken, err := db.on(ctx, wait, do)
 	if broken && ctx.Err() == nil {
 		db.pool.Reset()
 		if pgconn.SafeToRetry(err) { // nothing was sent
-			_, err = db.on(ctx, do)
+			_, err = db.on(ctx, wait, do)
 		}
 	}
 	<-db.writing
@@ -79,18 +111,24 @@ func (db *DB) deadline(ctx context.Context) (context.Context, context.CancelFunc
 	return context.WithDeadline(context.WithoutCancel(ctx), deadline)
 }
 
-// on runs do on a connection; broken: the connection failed, not the statement.
-// The wait for a free one is shorter than the call's deadline: when all are
-// held, who waits is told so before clients give up.
-func (db *DB) on(ctx context.Context, do call) (broken bool, err error) {
-	wait, cancel := context.WithTimeout(ctx, db.timeout/2)
+// patience bounds the wait for a connection, and what comes before it. It is
+// shorter than the call's deadline: when all are held, who waits is told so
+// before clients give up.
+func (db *DB) patience(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(ctx, db.timeout/2)
+}
+
+// on runs do on a connection for which it waits as long as wait does; broken:
+// the connection failed, not the statement.
+func (db *DB) on(ctx, wait context.Context, do call) (broken bool, err error) {
 	conn, err := db.pool.Acquire(wait)
-	cancel()
 	if err != nil {
 		return true, fmt.Errorf("connect to %s: %w", db.hosts, err)
 	}
 	defer conn.Release()
-	err = do(ctx, conn)
+	if err = do(ctx, conn); errors.Is(err, errReadOnly) {
+		_ = conn.Conn().Close(ctx)
+	}
 	if data := conn.Conn().PgConn().CustomData(); data[unreplicatedKey] != nil {
 		delete(data, unreplicatedKey)
 		return false, errUnreplicated

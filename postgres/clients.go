@@ -50,17 +50,24 @@ func (s *Store) findEnabledClients(ctx context.Context, batch []*passenger[strin
 		asked[i] = p.ask
 	}
 	enabled := make(map[string]bool)
-	// The first caller's hanging up is not the others'.
-	err := s.db.read(context.WithoutCancel(ctx), "find client", func(ctx context.Context, conn *pgxpool.Conn) error {
+	err := s.db.read(ctx, "find client", func(ctx context.Context, conn *pgxpool.Conn) error {
 		clear(enabled) // of a first try
-		rows, err := conn.Query(ctx, s.db.sql(`SELECT client_id FROM {s}.gpt_clients WHERE client_id = ANY($1) AND disabled_at IS NULL`), asked)
+		rows, err := conn.Query(ctx, s.db.sql(`SELECT client_id, `+takesWrites+`
+			FROM (VALUES (0)) AS always LEFT JOIN {s}.gpt_clients ON client_id = ANY($1) AND disabled_at IS NULL`), asked)
 		if err != nil {
 			return err
 		}
-		found, err := pgx.CollectRows(rows, pgx.RowTo[string])
-		for _, id := range found {
-			enabled[id] = true
-		}
+		var id *string
+		var primary bool
+		_, err = pgx.ForEachRow(rows, []any{&id, &primary}, func() error {
+			if !primary {
+				return errReadOnly
+			}
+			if id != nil {
+				enabled[*id] = true
+			}
+			return nil
+		})
 		return err
 	})
 	for _, p := range batch {

@@ -21,7 +21,7 @@ func TestLostPacketsEndAConnection(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	configure(config, Config{MaxConns: 1})
+	new(DB).configure(config, Config{MaxConns: 1})
 	conn, err := config.ConnConfig.DialFunc(t.Context(), "tcp", listener.Addr().String())
 	if err != nil {
 		t.Fatal(err)

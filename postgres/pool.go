@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -22,7 +23,8 @@ type Config struct {
 	DSN string
 	// Schema; empty: public.
 	Schema string
-	// Pooled: DSN leads through a transaction pooler. No named statements then.
+	// Pooled: DSN leads through a transaction pooler. No named statements and no
+	// LISTEN then. A pooler that is found out is treated so too.
 	Pooled bool
 	// MaxConns bounds the connections, and with them what a hung server can
 	// keep busy. Zero: 10.
@@ -42,7 +44,7 @@ type DB struct {
 	schema  string // quoted
 	hosts   string
 	timeout time.Duration
-	pooled  bool // through a transaction pooler
+	pooled  atomic.Bool // through a transaction pooler
 	logger  *zap.Logger
 	breaker breaker
 	// writing leaves some connections to the reads: writes can all hang in
@@ -74,9 +76,10 @@ func Open(ctx context.Context, cfg Config) (*DB, error) {
 	if err != nil {
 		return nil, errors.New("open postgres: the DSN cannot be parsed") // the cause may quote it
 	}
-	configure(pc, cfg)
-	db := &DB{schema: schema, hosts: hostsOf(&pc.ConnConfig.Config), timeout: cfg.Timeout, pooled: cfg.Pooled, logger: cfg.Logger,
+	db := &DB{schema: schema, hosts: hostsOf(&pc.ConnConfig.Config), timeout: cfg.Timeout, logger: cfg.Logger,
 		writing: make(chan struct{}, max(1, cfg.MaxConns-max(1, cfg.MaxConns/5)))}
+	db.pooled.Store(cfg.Pooled)
+	db.configure(pc, cfg)
 	if db.pool, err = pgxpool.NewWithConfig(ctx, pc); err != nil {
 		return nil, fmt.Errorf("open postgres at %s: %w", db.hosts, err)
 	}
@@ -97,7 +100,8 @@ func Open(ctx context.Context, cfg Config) (*DB, error) {
 	}
 }
 
-func configure(pc *pgxpool.Config, cfg Config) {
+func (db *DB) configure(pc *pgxpool.Config, cfg Config) {
+	pc.BeforeConnect = func(_ context.Context, cc *pgx.ConnConfig) error { db.prepare(cc); return nil }
 	pc.MaxConns = int32(cfg.MaxConns)
 	pc.PingTimeout = time.Second
 	pc.MaxConnIdleTime = 5 * time.Minute
@@ -111,9 +115,7 @@ func configure(pc *pgxpool.Config, cfg Config) {
 	}
 	dialer := &net.Dialer{Timeout: 2 * time.Second, Control: limitUnacked, KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 5 * time.Second, Interval: 2 * time.Second, Count: 3}}
 	cc.DialFunc = dialer.DialContext
-	if cfg.Pooled {
-		cc.DefaultQueryExecMode = pgx.QueryExecModeCacheDescribe // unnamed statements only
-	}
+	cc.AfterConnect = db.findPooler
 	cc.OnPgError = func(_ *pgconn.PgConn, err *pgconn.PgError) bool { return !brokenBy(err) }
 	cc.OnNotice = func(conn *pgconn.PgConn, notice *pgconn.Notice) {
 		if unreplicated(notice) {
@@ -140,12 +142,12 @@ func unreplicated(n *pgconn.Notice) bool {
 // Ready reports why the database cannot serve writes now; nil: it can.
 func (db *DB) Ready(ctx context.Context) error {
 	return db.read(ctx, "ping", func(ctx context.Context, conn *pgxpool.Conn) error {
-		var readOnly string
-		if err := conn.QueryRow(ctx, `SELECT current_setting('transaction_read_only')`).Scan(&readOnly); err != nil {
+		var primary bool
+		if err := conn.QueryRow(ctx, `SELECT `+takesWrites).Scan(&primary); err != nil {
 			return err
 		}
-		if readOnly == "on" {
-			return errors.New("the server is read-only")
+		if !primary {
+			return errReadOnly
 		}
 		return nil
 	})

@@ -35,7 +35,7 @@ var _ validator.SessionReader = (*SessionReader)(nil)
 // NewSessionReader returns a reader of db.
 func NewSessionReader(db *DB) *SessionReader {
 	r := &SessionReader{db: db, scopes: map[string]oauth.ScopeSet{}}
-	r.trips = sharedTrips[uuid.UUID, *validator.Session]{what: "session reads", run: r.readAll}
+	r.trips = sharedTrips[uuid.UUID, *validator.Session]{what: "session reads", limit: db.tripLimit(), run: r.readAll}
 	return r
 }
 
@@ -58,27 +58,34 @@ func (r *SessionReader) read(ctx context.Context, id uuid.UUID) (*validator.Sess
 	return r.trips.join(ctx, id)
 }
 
+// There is always a row, which tells who answers.
 const readSessionsSQL = `SELECT id, user_id, client_id, array_to_string(scopes, ' '),
-	(extract(epoch FROM least(expires_at, idle_expires_at) - clock_timestamp()) * 1000)::bigint FROM {s}.gpt_sessions WHERE id = ANY($1) AND ` + live
+	(extract(epoch FROM least(expires_at, idle_expires_at) - clock_timestamp()) * 1000)::bigint, ` + takesWrites + `
+	FROM (VALUES (0)) AS always LEFT JOIN {s}.gpt_sessions ON id = ANY($1) AND ` + live
 
-// readAll answers every read of the batch. The leader's caller may hang up; the
-// others' answers do not depend on it.
+// readAll answers every read of the batch.
 func (r *SessionReader) readAll(ctx context.Context, batch []*sessionRead) {
 	ids := make(pgtype.FlatArray[pgtype.UUID], len(batch)) // encoded without reflection
 	for i, read := range batch {
 		ids[i] = pgtype.UUID{Bytes: read.ask, Valid: true}
 	}
 	found := make(map[uuid.UUID]*validator.Session, len(batch))
-	err := r.db.read(context.WithoutCancel(ctx), "read sessions", func(ctx context.Context, conn *pgxpool.Conn) error {
+	err := r.db.read(ctx, "read sessions", func(ctx context.Context, conn *pgxpool.Conn) error {
 		clear(found)
 		sent := time.Now() // before the server reads its clock
-		rows, err := conn.Query(ctx, r.db.sql(readSessionsSQL), pgx.QueryResultFormats{1, 1, 1, 1, 1}, ids)
+		rows, err := conn.Query(ctx, r.db.sql(readSessionsSQL), pgx.QueryResultFormats{1, 1, 1, 1, 1, 1}, ids)
 		if err != nil {
 			return err
 		}
 		defer rows.Close()
 		for rows.Next() {
 			raw := rows.RawValues()
+			if len(raw[5]) != 1 || raw[5][0] != 1 {
+				return errReadOnly
+			}
+			if raw[0] == nil {
+				continue
+			}
 			if len(raw[0]) != 16 || len(raw[4]) != 8 {
 				return errors.New("a session row is not of the expected types")
 			}

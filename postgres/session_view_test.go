@@ -224,8 +224,8 @@ func TestKilledListenerIsReplaced(t *testing.T) {
 func TestViewWorksThroughATransactionPooler(t *testing.T) {
 	t.Parallel()
 	s := newScene(t)
-	pooler := pgbouncer(t, s.dsn)
-	for _, pooled := range []bool{true, false} { // declared or not: then LISTEN dies silently
+	pooler := postgrestest.Pgbouncer(t, s.dsn)
+	for _, pooled := range []bool{true, false} { // declared or found out
 		session := s.session("jobs:read")
 		n := s.node(pooler, pooled)
 		s.knows(n, session)

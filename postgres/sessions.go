@@ -17,7 +17,11 @@ func (s *Store) FindSession(ctx context.Context, sessionID, clientID string) (se
 		return session, wrap(step, issuer.ErrNotFound)
 	}
 	err = s.db.read(ctx, step, func(ctx context.Context, conn *pgxpool.Conn) error {
-		session, err = scanSession(conn.QueryRow(ctx, s.db.sql(`SELECT `+sessionColumns+` FROM {s}.gpt_sessions WHERE id = $1 AND client_id = $2 AND `+live), id, clientID))
+		var primary bool
+		session, err = scanSession(conn.QueryRow(ctx, s.db.sql(`SELECT `+sessionColumns+`, `+takesWrites+` FROM {s}.gpt_sessions WHERE id = $1 AND client_id = $2 AND `+live), id, clientID), &primary)
+		if err == nil && !primary { // introspection would believe it
+			return errReadOnly
+		}
 		return err
 	})
 	if err != nil {

@@ -61,14 +61,14 @@ func parseSnapshot(text string) (*snapshot, error) {
 // pollSQL answers in one statement, and so from one snapshot: the snapshot and
 // the server, in a row of their own, then the revocations. After promotion of
 // an asynchronous standby transaction ids go back, so each poll asks who
-// answers: system, timeline and start of the server. A standby is behind its
-// primary and never counts.
+// answers: system, timeline and start of the server. One that takes no writes is
+// a standby, or was fenced off, and never counts.
 const pollSQL = `
 	SELECT pg_current_snapshot()::text,
 		concat_ws('/', (SELECT system_identifier FROM pg_control_system()),
 			CASE WHEN pg_is_in_recovery() THEN 'standby' ELSE left(pg_walfile_name(pg_current_wal_lsn()), 8) END,
 			to_char(pg_postmaster_start_time() AT TIME ZONE 'UTC', 'YYYYMMDD"T"HH24MISS.US')),
-		NULL::uuid, NULL::boolean, NULL::bigint, pg_is_in_recovery()
+		NULL::uuid, NULL::boolean, NULL::bigint, NOT (` + takesWrites + `)
 	UNION ALL
 	SELECT NULL, NULL, session_id, ended, ceil(extract(epoch FROM expires_at - clock_timestamp()))::bigint, NULL FROM {s}.gpt_revocations `
 
@@ -125,8 +125,6 @@ type pollAnswer struct {
 	revocations []revocation
 }
 
-var errStandby = errors.New("the server is a standby")
-
 func (v *SessionView) ask(ctx context.Context, conn *pgx.Conn, full bool) (*pollAnswer, error) {
 	sql, args := loadSQL, []any(nil)
 	if !full {
@@ -141,9 +139,9 @@ func (v *SessionView) ask(ctx context.Context, conn *pgx.Conn, full bool) (*poll
 	for rows.Next() {
 		var taken, server *string
 		var session uuid.NullUUID
-		var ended, standby *bool
+		var ended, readOnly *bool
 		var seconds *int64
-		if err := rows.Scan(&taken, &server, &session, &ended, &seconds, &standby); err != nil {
+		if err := rows.Scan(&taken, &server, &session, &ended, &seconds, &readOnly); err != nil {
 			return nil, fmt.Errorf("poll revocations: %w", err)
 		}
 		if taken == nil {
@@ -152,8 +150,8 @@ func (v *SessionView) ask(ctx context.Context, conn *pgx.Conn, full bool) (*poll
 			})
 			continue
 		}
-		if *standby {
-			return nil, fmt.Errorf("poll revocations: %w", errStandby)
+		if *readOnly {
+			return nil, fmt.Errorf("poll revocations: %w", errReadOnly)
 		}
 		answer.server = *server
 		if answer.snapshot, err = parseSnapshot(*taken); err != nil {
@@ -205,6 +203,7 @@ func (v *SessionView) follow(ctx context.Context) (polled bool, err error) {
 	dial, cancel := context.WithTimeout(ctx, v.db.timeout)
 	defer cancel()
 	config := v.db.pool.Config().ConnConfig
+	v.db.prepare(config)
 	conn, err := pgx.ConnectConfig(dial, config)
 	if err != nil {
 		return false, fmt.Errorf("connect to %s: %w", v.db.hosts, err)
@@ -214,7 +213,7 @@ func (v *SessionView) follow(ctx context.Context) (polled bool, err error) {
 		defer cancel()
 		_ = conn.Close(hangUp)
 	}()
-	if !v.db.pooled {
+	if !v.db.pooled.Load() {
 		if _, err := conn.Exec(dial, `LISTEN gpt_revocations`); err != nil {
 			return false, fmt.Errorf("listen: %w", err)
 		}
