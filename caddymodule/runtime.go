@@ -3,11 +3,13 @@ package caddymodule
 import (
 	"context"
 	"crypto/ecdsa"
+	"errors"
 	"net/http"
 	"net/netip"
 	"slices"
 	"time"
 
+	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/caddy-scope/caddy-scope/dpop"
@@ -86,10 +88,24 @@ func (a *App) issuerConfig(rt *runtime) (issuer.Config, error) {
 		LoginTTL:        time.Duration(a.LoginTTL),
 		SessionLimit:    a.SessionLimit,
 		ClientAddress:   clientAddress,
-		Ready:           rt.ready,
+		Ready:           func(ctx context.Context) error { return readiness(ctx, rt) },
 		Logger:          a.logger,
 	}
 	return config, a.configureLogins(&config)
+}
+
+// errShuttingDown is the answer of the readiness check during Caddy's
+// shutdown_delay, in which the balancer is to take this node out.
+var errShuttingDown = errors.New("shutting down")
+
+// readiness reports why this node should get no further requests; nil: it may.
+func readiness(ctx context.Context, rt *runtime) error {
+	if replacer, ok := ctx.Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok {
+		if down, _ := replacer.Get("http.shutting_down"); down == true {
+			return errShuttingDown
+		}
+	}
+	return rt.ready(ctx)
 }
 
 // grants are the grant types that some client may use, and the two that always
