@@ -7,7 +7,6 @@ import (
 	"crypto/rand"
 	"encoding/base64"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"html"
 	"net/http"
@@ -47,9 +46,13 @@ func (c *Cluster) SignIn(t testing.TB, email string) *Browser {
 	return b
 }
 
-// Connect goes from the authorization endpoint to a token.
+// Connect goes from the authorization endpoint to a token; e nil: by whatever
+// node.
 func (b *Browser) Connect(t testing.TB, e Endpoint, scopes ...string) Token {
 	t.Helper()
+	if e == nil {
+		e = b.cluster.Balanced()
+	}
 	code, err := b.Authorize(t.Context(), e, scopes...)
 	if err != nil {
 		t.Fatalf("authorize: %v", err)
@@ -61,8 +64,13 @@ func (b *Browser) Connect(t testing.TB, e Endpoint, scopes ...string) Token {
 	return token
 }
 
-// ErrRefused is an answer of the authorization endpoint that leads nowhere.
-var ErrRefused = errors.New("no code")
+// RefusedError is an answer of the authorization endpoint that leads nowhere.
+type RefusedError struct {
+	Status int    // 200: a page that is not understood, or an error for the client
+	Reason string // what the client was told
+}
+
+func (e *RefusedError) Error() string { return fmt.Sprintf("no code: %d %s", e.Status, e.Reason) }
 
 // maxPages is more than an honest way from authorize to the code has.
 const maxPages = 6
@@ -91,10 +99,10 @@ func (b *Browser) Authorize(ctx context.Context, e Endpoint, scopes ...string) (
 				return Code{}, err
 			}
 		default:
-			return Code{}, fmt.Errorf("%w: %d", ErrRefused, answer.Status)
+			return Code{}, &RefusedError{Status: answer.Status}
 		}
 	}
-	return Code{}, fmt.Errorf("%w within %d pages", ErrRefused, maxPages)
+	return Code{}, &RefusedError{http.StatusOK, "too many pages"}
 }
 
 func visit(ctx context.Context, client *http.Client, address string, form url.Values) Answer {
@@ -119,7 +127,7 @@ func (c Code) from(address, state string) (Code, error) {
 	}
 	query := u.Query()
 	if c.Code = query.Get("code"); c.Code == "" || query.Get("state") != state {
-		return Code{}, fmt.Errorf("%w: %s", ErrRefused, query.Get("error"))
+		return Code{}, &RefusedError{http.StatusOK, query.Get("error")}
 	}
 	return c, nil
 }
@@ -156,7 +164,7 @@ func (b *Browser) fillIn(page string) (address string, form url.Values, err erro
 		}
 		return b.absolute(html.UnescapeString(action[1])), form, nil
 	}
-	return "", nil, fmt.Errorf("%w: a page without a form to go on: %.300s", ErrRefused, page)
+	return "", nil, &RefusedError{http.StatusOK, fmt.Sprintf("a page without a form to go on: %.300s", page)}
 }
 
 // sessionOf reads the sid of an access token, unverified.

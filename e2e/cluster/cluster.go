@@ -14,6 +14,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/caddy-scope/caddy-scope/issuer"
 	"github.com/caddy-scope/caddy-scope/postgres/postgrestest"
@@ -38,17 +39,36 @@ type Config struct {
 	Nodes int
 	// Options are lines for the block of the global option oauth.
 	Options string
+	// Global are lines for the global options of Caddy.
+	Global string
 	// Postgres is the server; nil: one is made.
 	Postgres *postgrestest.Server
 	// DSN is what the wires lead to; empty: Postgres directly. For a pooler.
 	DSN string
+	// Standby is a second server that the nodes' DSN names; Node.Second leads
+	// there.
+	Standby *postgrestest.Server
 	// Namespaces puts each node into a network namespace of its own, where
 	// Node.Partition can drop its packets. It needs root and iproute2.
 	Namespaces bool
-	// Upstream answers behind the gate; nil: 200 with a small JSON.
+	// Upstream answers behind the gate; nil: Slow.
 	Upstream http.Handler
 	// NotStarted leaves it to the test to start the nodes.
 	NotStarted bool
+}
+
+// Slow is the default upstream. It answers after the time that the query names, such as ?for=2s, and
+// everything else at once.
+func Slow(w http.ResponseWriter, r *http.Request) {
+	if d, err := time.ParseDuration(r.URL.Query().Get("for")); err == nil {
+		select {
+		case <-time.After(d):
+		case <-r.Context().Done():
+			return
+		}
+	}
+	w.Header().Set("Content-Type", "application/json")
+	_, _ = io.WriteString(w, `{"ok":true}`)
 }
 
 // Cluster is N gateways of one issuer on one Postgres.
@@ -82,10 +102,7 @@ func New(t testing.TB, cfg Config) *Cluster {
 		cfg.DSN = c.Postgres.DSN()
 	}
 	if cfg.Upstream == nil {
-		cfg.Upstream = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-			w.Header().Set("Content-Type", "application/json")
-			_, _ = io.WriteString(w, `{"ok":true}`)
-		})
+		cfg.Upstream = http.HandlerFunc(Slow)
 	}
 	address := "127.0.0.1:0"
 	if cfg.Namespaces {

@@ -3,7 +3,6 @@
 package cluster
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -12,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -33,11 +33,14 @@ type Node struct {
 	Address, Admin string
 	// Wire leads from the node to Postgres, in place of the network.
 	Wire *postgrestest.Wire
+	// Second leads to Config.Standby; nil without.
+	Second *postgrestest.Wire
 
 	cluster   *Cluster
 	dir       string
 	dsn       string
 	options   string
+	global    string
 	namespace *namespace // nil: the machine's own
 	client    *http.Client
 
@@ -48,7 +51,7 @@ type Node struct {
 
 func newNode(t testing.TB, c *Cluster, cfg Config, i int, dir string) *Node {
 	t.Helper()
-	n := &Node{Name: fmt.Sprintf("node%d", i+1), cluster: c, dir: dir, options: cfg.Options, logFile: filepath.Join(dir, "log")}
+	n := &Node{Name: fmt.Sprintf("node%d", i+1), cluster: c, dir: dir, options: cfg.Options, global: cfg.Global, logFile: filepath.Join(dir, "log")}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -59,6 +62,10 @@ func newNode(t testing.TB, c *Cluster, cfg Config, i int, dir string) *Node {
 	}
 	n.Address, n.Admin = host+":8080", host+":2019"
 	n.Wire, n.dsn = postgrestest.NewWireAt(t, cfg.DSN, wire)
+	if cfg.Standby != nil {
+		n.Second, _ = postgrestest.NewWireAt(t, cfg.Standby.DSN(), wire)
+		n.dsn = strings.Replace(n.dsn, n.Wire.Address(), n.Wire.Address()+","+n.Second.Address(), 1) + "&target_session_attrs=read-write"
+	}
 	n.client = newClient(func(ctx context.Context, network, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, network, n.Address)
 	})
@@ -99,6 +106,7 @@ func (n *Node) configuration(options string) string {
 	persist_config off
 	storage file_system %s
 	grace_period 10s
+	%s
 	servers {
 		protocols h1 h2c
 	}
@@ -137,7 +145,7 @@ http://:8080 {
 		}
 	}
 }
-`, n.Admin, filepath.Join(n.dir, "storage"), n.cluster.Issuer, ClientID, redirectURI, n.options, options, host, from, upstream.Port)
+`, n.Admin, filepath.Join(n.dir, "storage"), n.global, n.cluster.Issuer, ClientID, redirectURI, n.options, options, host, from, upstream.Port)
 }
 
 // Start runs the gateway. It does not wait; see AwaitReady.
@@ -272,12 +280,8 @@ func (n *Node) Log() string {
 	return string(text)
 }
 
-// LogTail is the end of the log.
+// LogTail is the end of what the node has logged besides its ordinary work.
 func (n *Node) LogTail() string {
-	text := []byte(n.Log())
-	text = text[max(0, len(text)-6<<10):]
-	if i := bytes.IndexByte(text, '\n'); i >= 0 {
-		text = text[i+1:]
-	}
-	return string(text)
+	lines := slices.DeleteFunc(strings.Split(n.Log(), "\n"), func(line string) bool { return strings.HasPrefix(line, `{"level":"info"`) })
+	return strings.Join(lines[max(0, len(lines)-20):], "\n")
 }

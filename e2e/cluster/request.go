@@ -66,6 +66,27 @@ type balanced struct{ *Cluster }
 func (b balanced) via() *http.Client { return b.anyNode }
 func (b balanced) at() *Cluster      { return b.Cluster }
 
+// Relay is an endpoint that asks for a node before every request.
+func (c *Cluster) Relay(next func() *Node) Endpoint {
+	return relay{c, &http.Client{
+		Timeout:       requestLimit,
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		Transport:     roundTripper(func(r *http.Request) (*http.Response, error) { return next().client.Transport.RoundTrip(r) }),
+	}}
+}
+
+type relay struct {
+	cluster *Cluster
+	client  *http.Client
+}
+
+func (r relay) via() *http.Client { return r.client }
+func (r relay) at() *Cluster      { return r.cluster }
+
+type roundTripper func(*http.Request) (*http.Response, error)
+
+func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
 // Client is the HTTP client that leads the issuer's address to this node.
 func (n *Node) Client() *http.Client { return n.client }
 

@@ -1,0 +1,146 @@
+//go:build linux
+
+package chaos
+
+import (
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/caddy-scope/caddy-scope/e2e/cluster"
+	"github.com/caddy-scope/caddy-scope/e2e/ledger"
+	"github.com/caddy-scope/caddy-scope/postgres/postgrestest"
+)
+
+// TestOldPrimaryThatComesBackIsNotUsed: the primary is killed under load and
+// its synchronous standby promoted; then the old primary comes back as a
+// read-only standby at its old address, which the nodes' DSN names first, and
+// every connection is broken. Nothing that was acknowledged is lost, and
+// nobody stays with the wrong server. R-03, and the promise of R-02 that no
+// acknowledged token is lost.
+func TestOldPrimaryThatComesBackIsNotUsed(t *testing.T) {
+	t.Parallel()
+	primary := postgrestest.NewServer(t, postgrestest.ServerConfig{})
+	standby := primary.Standby(t, "s2")
+	primary.AwaitSynchronous(t, "s2")
+	load := moderate()
+	r := newRun(t, "R-03", cluster.Config{Nodes: 2, Postgres: primary, Standby: standby}, load)
+	r.sleep(pick(time.Second, 5*time.Second))
+
+	// 1. Failover.
+	primary.Kill(t)
+	standby.Promote(t)
+	promoted := r.load.Now()
+	r.c.Postgres = standby
+	r.until("every node is ready again", 20*time.Second, func() bool { return allReady(r.c) && allFresh(t, r.c) })
+	r.sleep(pick(time.Second, 5*time.Second))
+
+	// 2. The old primary returns; its address answers again, but read-only.
+	primary.ReturnAsStandby(t, standby, "s1")
+	r.sleep(pick(time.Second, 5*time.Second))
+	var broken []window
+	var pooled int
+	for range pick(1, 10) {
+		from := r.load.Now()
+		for _, n := range r.c.Nodes {
+			pooled += n.Second.Open()
+			n.Wire.Reset()
+			n.Second.Reset()
+		}
+		r.sleep(pick(2*time.Second, 6*time.Second))
+		broken = append(broken, window{from, r.load.Now()})
+	}
+	r.settle()
+
+	entries := r.load.Entries().Where(func(e ledger.Entry) bool { return e.Node != "psql" && e.Wrong == "" })
+	writes := entries.Of(ledger.Redeem, ledger.Refresh, ledger.Revoke).Where(ledger.Entry.OK)
+	failed := func(es ledger.Entries) int {
+		return len(es.Where(func(e ledger.Entry) bool { return e.Status == 0 || e.Status >= 500 }))
+	}
+	for _, e := range writes {
+		if e.Sent > promoted {
+			atMost(t, "R-02", "from the promotion to the first write", e.Returned-promoted, 10*time.Second)
+			break
+		}
+	}
+	noted(t, "R-03", "times that every connection was broken", len(broken))
+	atMost(t, "R-03", "failures after that, of so many connections", failed(sentIn(entries, broken)), pooled)
+	var late []window
+	for _, w := range broken {
+		late = append(late, window{w.from + pick(time.Second, 5*time.Second), w.before})
+	}
+	exactly(t, "R-03", "failures from a moment later on", failed(sentIn(entries, late)), 0)
+}
+
+// TestStandbyBehindAPoolerIsNotTrusted: a pooler keeps the nodes' connections
+// open while the server behind it changes to a standby that is behind its
+// primary, as in a switch-over gone half-way. A session that was revoked at the
+// primary is not admitted by what the standby still says, and none that it does
+// not have yet is refused as ended. Back at the primary all is well. R-03.
+func TestStandbyBehindAPoolerIsNotTrusted(t *testing.T) {
+	t.Parallel()
+	primary := postgrestest.NewServer(t, postgrestest.ServerConfig{})
+	standby := primary.Standby(t, "s2")
+	wire, dsn := postgrestest.NewWire(t, primary.DSN())
+	c := cluster.New(t, cluster.Config{Nodes: 2, Postgres: primary, DSN: postgrestest.Pgbouncer(t, dsn), NotStarted: true})
+	c.Nodes[1].Configure(t, "session_check strict")
+	for _, n := range c.Nodes {
+		n.Start(t)
+		n.AwaitReady(t)
+	}
+	user := c.SignIn(t, "alice@example.com")
+	revoked, kept := user.Connect(t, c.Nodes[0], "jobs:read"), user.Connect(t, c.Nodes[1], "jobs:read")
+	r := &run{T: t, c: c}
+	r.until("the standby has followed", 20*time.Second, func() bool {
+		return postgrestest.Query[int](t, standby, `SELECT count(*) FROM gpt_sessions`) == postgrestest.Query[int](t, primary, `SELECT count(*) FROM gpt_sessions`)
+	})
+	standby.Exec(t, `SELECT pg_wal_replay_pause()`)
+	late := user.Connect(t, c.Nodes[0], "jobs:read")
+	tokens := map[string]cluster.Token{"revoked": revoked, "kept": kept, "made while the standby was behind": late}
+	for name, token := range tokens {
+		for _, n := range c.Nodes {
+			if answer := n.Get(t.Context(), "/jobs", token.Access); !answer.OK() {
+				t.Fatalf("%s, before: %s", name, answer)
+			}
+		}
+	}
+
+	open := c.Nodes[0].Wire.Open() + c.Nodes[1].Wire.Open()
+	wire.Lead(t, standby.DSN())
+	wire.Cut()
+	primary.Exec(t, `UPDATE gpt_sessions SET revoked_at = now() WHERE id = $1`, revoked.Session)
+	switched := time.Now()
+	answers := make(map[int]int)
+	for time.Since(switched) < 3*bound {
+		for _, n := range c.Nodes {
+			for name, token := range tokens {
+				answer := n.Get(t.Context(), "/jobs", token.Access)
+				if time.Since(switched) > 2*bound { // not before: a write would find the server out
+					_, answer = cluster.Refresh(t.Context(), n, token.Refresh)
+				}
+				if answers[answer.Status]++; answer.Sent.Sub(switched) < bound && n == c.Nodes[0] {
+					continue // by the view, which was right when it was asked
+				}
+				if answer.Status != http.StatusServiceUnavailable {
+					t.Errorf("%s, the session %s, by a standby that is behind: %s", n.Name, name, answer)
+				}
+			}
+		}
+	}
+	noted(t, "R-03", "connections that the pooler kept open", open)
+	noted(t, "R-03", "answers by a standby behind the pooler", answers)
+
+	wire.Lead(t, primary.DSN())
+	wire.Cut()
+	back := time.Now()
+	r.until("everybody is told the truth", 20*time.Second, func() bool {
+		for _, n := range c.Nodes {
+			if n.Get(t.Context(), "/jobs", revoked.Access).Status != http.StatusUnauthorized || !n.Get(t.Context(), "/jobs", kept.Access).OK() ||
+				!n.Get(t.Context(), "/jobs", late.Access).OK() {
+				return false
+			}
+		}
+		return true
+	})
+	atMost(t, "R-03", "normal again after the pooler led back to the primary", time.Since(back), 10*time.Second)
+}
