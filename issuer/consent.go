@@ -127,6 +127,8 @@ type consentForm struct {
 	Target                 redirectTarget
 	Asked, Held            []string // in the declared words
 	News, Caution, Changed bool
+	SignIn                 bool   // it asks who the user is, and for nothing else
+	Unnamed                bool   // it may go where a rule names no scope, and that is all of the API
 	Host                   string // whose document describes the client
 	Unverified             bool   // it registered itself, from nowhere in particular
 	Sessions               []sessionLine
@@ -143,7 +145,10 @@ func (s *Server) showConsent(w http.ResponseWriter, r *http.Request, req *Author
 	if len(c.asked) == 0 {
 		held = c.requested // what is confirmed, not all there is
 	}
+	identity := len(req.Scopes) > 0 && len(req.Scopes.Without(oauth.IdentityScopes())) == 0
 	s.writeConsent(w, r, consentPage, req, client, login, consentForm{
+		SignIn:  identity && req.Resource == s.userInfoResource(),
+		Unnamed: identity && req.Resource != s.userInfoResource(),
 		Target:  c.target,
 		Asked:   s.inWords(s.words(r), c.asked),
 		Held:    s.inWords(s.words(r), held),

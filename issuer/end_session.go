@@ -65,7 +65,11 @@ func (s *Server) handleEndSession(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if sealed, ok := s.sealLogout(w, r, req); ok {
-		s.seeOther(w, endSessionPath, url.Values{"request": {sealed}})
+		query := url.Values{"request": {sealed}}
+		if locales := readUILocales(r.PostForm.Get("ui_locales")); locales != "" {
+			query.Set("ui_locales", locales)
+		}
+		s.seeOther(w, endSessionPath, query)
 	}
 }
 

@@ -117,7 +117,8 @@ func TestSignOutByALinkIsAskedAbout(t *testing.T) {
 	addGrace(t, s.Scene)
 	query, verifier := s.Authorization(issuertest.Confidential, issuertest.Set("scope", "openid"))
 	code := s.Browser(t).Get("/oauth/authorize?"+query.Encode()).Press("Sign in", "email", grace, "password", issuertest.Password).Follow().Allow().Code()
-	theirs, _ := s.PostForm("/oauth/token", codeForm(issuertest.Confidential, issuertest.ConfidentialRedirect, code, verifier)).JSON["id_token"].(string)
+	answer := s.PostForm("/oauth/token", codeForm(issuertest.Confidential, issuertest.ConfidentialRedirect, code, verifier))
+	theirs, _ := answer.JSON["id_token"].(string)
 	for name, pairs := range map[string][]string{
 		"nothing":               nil,
 		"a client":              {"client_id", issuertest.Confidential, "post_logout_redirect_uri", bye},
@@ -158,9 +159,14 @@ func TestSignOutByALinkIsAskedAbout(t *testing.T) {
 	if got := p.Press("Sign out"); got.Location() != bye || s.signedIn() {
 		t.Errorf("%d %s", got.Status, got.Location())
 	}
-	// The user said so, the client proved nothing: its session goes on.
-	if r := introspect(s.Scene, issuertest.Confidential, s.tokens.Access); r.JSON["active"] != true {
-		t.Errorf("%s", r.Body)
+	// The user said so, the client proved nothing: its session goes on; and so does
+	// another user's, by whose token the question was asked.
+	s.signIn()
+	s.logout("id_token_hint", theirs).Press("Sign out").WantPage(200, "You are signed out")
+	for _, token := range []string{s.tokens.Access, answer.Tokens().Access} {
+		if r := introspect(s.Scene, issuertest.Confidential, token); r.JSON["active"] != true {
+			t.Errorf("%s", r.Body)
+		}
 	}
 }
 

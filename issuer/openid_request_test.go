@@ -179,3 +179,32 @@ func TestRegistrationAnswersForOpenID(t *testing.T) {
 		t.Errorf("%d %s", r.Status, r.Body)
 	}
 }
+
+// OIDC-25: a posted request is the same as one by GET, and is turned into that,
+// since a browser brings no cookies of ours with a form of another site.
+func TestAuthorizeTakesPost(t *testing.T) {
+	t.Parallel()
+	scene := newOpenIDScene(t)
+	b := scene.Browser(t)
+	b.Authorize(issuertest.Confidential).SignIn()
+	query, verifier := scene.Authorization(issuertest.Confidential, issuertest.Set("scope", "openid"), issuertest.Set("nonce", "n-1"))
+	b.Header.Set("Sec-Fetch-Site", "cross-site")
+	page := b.Post("/oauth/authorize", query)
+	if page.Status != 303 || !strings.HasPrefix(page.Location(), scene.URL+"/oauth/authorize?") {
+		t.Fatalf("%d %s", page.Status, page.Location())
+	}
+	page = b.Get(page.Location())
+	b.Header.Del("Sec-Fetch-Site")
+	r := scene.PostForm("/oauth/token", codeForm(issuertest.Confidential, issuertest.ConfidentialRedirect, page.Allow().Code(), verifier))
+	if token, _ := idTokenOf(t, scene, issuertest.Confidential, r); token.Nonce != "n-1" {
+		t.Errorf("%+v", token)
+	}
+	for name, form := range map[string]url.Values{"client twice": {"client_id": {"a", "b"}}, "nothing": {}} {
+		if got := b.Post("/oauth/authorize", form); got.Status != 303 || b.Get(got.Location()).Status != 400 {
+			t.Errorf("%s: %d %s", name, got.Status, got.Location())
+		}
+	}
+	if got := b.Post("/oauth/authorize?client_id=a", query); got.Status != 400 {
+		t.Errorf("in query and body: %d", got.Status)
+	}
+}

@@ -132,7 +132,7 @@ func TestOpenIDConfigurationIsWholeOrAbsent(t *testing.T) {
 	}
 }
 
-// OIDC-03 to OIDC-06: an ID token names user, client, nonce, time and way of the
+// OIDC-03, OIDC-04, OIDC-05, OIDC-06: an ID token names user, client, nonce, time and way of the
 // sign-in, and belongs to the access token beside it.
 func TestIDTokenSaysWhoSignedInHowAndWhen(t *testing.T) {
 	t.Parallel()
@@ -407,6 +407,10 @@ func TestIdentityAloneOpensNoResource(t *testing.T) {
 		r.Tokens().Scope != "applications:read applications:write jobs:read resume:read" {
 		t.Errorf("%s", r.Body)
 	}
+	scene.Clients.Change(t, issuertest.GPT, func(c *issuer.Client) { c.Resource = "https://elsewhere.example" })
+	if r := redeemed(t, scene, issuertest.GPT, issuertest.GPTRedirect, issuertest.Omit("scope")); r.JSON["id_token"] != nil || strings.Contains(r.Tokens().Scope, "email") {
+		t.Errorf("%s", r.Body)
+	}
 	// Named, the resource is what the token is for.
 	r := identified(t, scene, "openid", issuertest.Set("resource", scene.URL))
 	if claims := claimsOf(t, r.Tokens().Access); claims["aud"] != scene.URL {
@@ -427,15 +431,20 @@ func TestIdentityAloneOpensNoResource(t *testing.T) {
 func TestConsentSaysWhatTheClientWouldLearn(t *testing.T) {
 	t.Parallel()
 	scene := newOpenIDScene(t)
-	ask := func(scope string) string {
+	ask := func(scope string, params ...issuertest.Param) string {
 		t.Helper()
-		return scene.Browser(t).Authorize(issuertest.Confidential, issuertest.Set("scope", scope)).SignIn().Text()
+		return scene.Browser(t).Authorize(issuertest.Confidential, append(params, issuertest.Set("scope", scope))...).SignIn().Text()
 	}
 	if text := ask("openid email jobs:read"); !strings.Contains(text, "Know that it is you") || !strings.Contains(text, "See your email address") ||
 		!strings.Contains(text, "Search jobs") || strings.Contains(text, "your profile") || strings.Index(text, "Know that it is you") > strings.Index(text, "Search jobs") {
 		t.Error(text)
 	}
-	if text := ask("profile"); !strings.Contains(text, "Know that it is you") || !strings.Contains(text, "See your profile") {
+	if text := ask("profile"); !strings.Contains(text, "Sign in to Career Copilot with your account?") || !strings.Contains(text, "Know that it is you") ||
+		!strings.Contains(text, "See your profile") || strings.Contains(text, "for you where no") {
+		t.Error(text)
+	}
+	// Who names a resource gets in there, if only where no scope is needed.
+	if text := ask("openid", issuertest.Set("resource", scene.MCP())); !strings.Contains(text, "wants access to your account") || !strings.Contains(text, "where no particular permission is needed") {
 		t.Error(text)
 	}
 }
