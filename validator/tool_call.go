@@ -51,16 +51,25 @@ func (r *Resource) authorizeMessages(req *http.Request, rule *Rule) (Decision, e
 		return Decision{}, r.challenged(refusal, nil)
 	}
 	decision, err := r.authorizeBy(req, operation)
-	if err != nil {
-		if refusal := (*Refusal)(nil); errors.As(err, &refusal) {
-			refusal.rpc = &rpcError{code: refusal.Status, id: answeredID(messages)}
-		}
+	if errors.As(err, &refusal) {
+		refusal.rpc = &rpcError{code: refusal.Status, id: answeredID(messages)}
+		refusal.keepHeld()
 		return Decision{}, err
 	}
 	if slices.ContainsFunc(messages, func(m message) bool { return m.method == methodToolsList }) {
 		decision.tools = rule.tools
 	}
 	return decision, nil
+}
+
+// keepHeld lets the challenge name what the token holds beside what the operation
+// needs: MCP clients ask for what the challenge names, and many for nothing else,
+// so that each step up would cost them the step before. See ADR 17.
+func (r *Refusal) keepHeld() {
+	if r.Code == oauth.CodeInsufficientScope {
+		held, _ := oauth.ParseScope(r.Identity.Scopes) // ours, well-formed
+		r.Scopes = r.Scopes.Union(held)
+	}
 }
 
 // carriesMessages reports whether the request is one that brings messages, or

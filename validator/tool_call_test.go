@@ -71,8 +71,9 @@ func (s *scene) message(body, scopes string, fields ...string) (validator.Decisi
 }
 
 // MCP-01, MCP-02, trap 17: a call needs what the path and what the tool needs; the
-// challenge names all of that in one go; a tool that no line names cannot be
-// called by anyone.
+// challenge names all of that in one go, and what the token holds, so that a
+// client that replaces its scopes by it loses none; a tool that no line names
+// cannot be called by anyone.
 func TestToolRuleDecidesTheCall(t *testing.T) {
 	t.Parallel()
 	gates := map[string]*scene{
@@ -86,11 +87,11 @@ func TestToolRuleDecidesTheCall(t *testing.T) {
 		challenge                string
 	}{
 		{"held", "authenticated", call("search_jobs"), "jobs:read", 0, ""},
-		{"not held", "authenticated", call("submit_application"), "jobs:read", 403, `scope="applications:write"`},
+		{"not held", "authenticated", call("submit_application"), "jobs:read", 403, `scope="applications:write jobs:read"`},
 		{"implied", "authenticated", call("list_applications"), "applications:write", 0, ""},
 		{"one of two missing", "authenticated", call("analyze_resume"), "resume:read", 403, `scope="jobs:read resume:read"`},
 		{"any held", "authenticated", call("suggest"), "resume:read", 0, ""},
-		{"any not held", "authenticated", call("suggest"), "applications:read", 403, `scope="jobs:read resume:read"`},
+		{"any not held", "authenticated", call("suggest"), "applications:read", 403, `scope="applications:read jobs:read resume:read"`},
 		{"authenticated", "authenticated", call("whoami"), "resume:read", 0, ""},
 		{"public behind a path that is not", "authenticated", call("ping"), "none", 401, "Bearer resource_metadata="},
 		{"public", "authenticated", call("ping"), "resume:read", 0, ""},
@@ -101,17 +102,17 @@ func TestToolRuleDecidesTheCall(t *testing.T) {
 		{"no call", "authenticated", `{"jsonrpc":"2.0","id":1,"method":"tools/list"}`, "resume:read", 0, ""},
 
 		{"path held, tool not", "jobs:read", call("submit_application"), "jobs:read", 403, `scope="applications:write jobs:read"`},
-		{"tool held, path not", "jobs:read", call("submit_application"), "applications:write", 403, `scope="applications:write jobs:read"`},
+		{"tool held, path not", "jobs:read", call("submit_application"), "applications:write", 403, `scope="applications:read applications:write jobs:read"`},
 		{"both held", "jobs:read", call("submit_application"), "applications:write jobs:read", 0, ""},
-		{"authenticated, path not held", "jobs:read", call("whoami"), "resume:read", 403, `scope="jobs:read"`},
-		{"no call, path not held", "jobs:read", `{"jsonrpc":"2.0","id":1,"method":"ping"}`, "resume:read", 403, `scope="jobs:read"`},
+		{"authenticated, path not held", "jobs:read", call("whoami"), "resume:read", 403, `scope="jobs:read resume:read"`},
+		{"no call, path not held", "jobs:read", `{"jsonrpc":"2.0","id":1,"method":"ping"}`, "resume:read", 403, `scope="jobs:read resume:read"`},
 		{"without a token, path with scopes", "jobs:read", call("submit_application"), "none", 401, `Bearer scope="jobs:read", resource_metadata=`},
 
 		{"public path, no call", "public", `{"jsonrpc":"2.0","id":1,"method":"initialize"}`, "none", 0, ""},
 		{"public path, public tool", "public", call("ping"), "none", 0, ""},
 		{"public path, tool without a token", "public", call("search_jobs"), "none", 401, `Bearer scope="jobs:read", resource_metadata=`},
 		{"public path, tool held", "public", call("search_jobs"), "jobs:read", 0, ""},
-		{"public path, tool not held", "public", call("submit_application"), "jobs:read", 403, `scope="applications:write"`},
+		{"public path, tool not held", "public", call("submit_application"), "jobs:read", 403, `scope="applications:write jobs:read"`},
 		{"public path, undeclared", "public", call("delete_everything"), "none", 403, ""},
 
 		{"batch held", "authenticated", "[" + call("search_jobs") + "," + call("whoami") + "]", "jobs:read", 0, ""},
