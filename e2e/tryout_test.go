@@ -56,14 +56,14 @@ func startTryOut(t *testing.T) *tryOut {
 	if err := os.Symlink(cluster.Binary(t), filepath.Join(dir, "bin", "caddy")); err != nil {
 		t.Fatal(err)
 	}
-	ports := freePorts(t, 4)
+	ports := freePorts(t, 5)
 	try := &tryOut{
 		base: fmt.Sprintf("http://localhost:%d", ports[0]), secret: "a-secret-of-the-demo-that-is-long-enough",
 		out: new(lockedBuffer), exited: make(chan error, 1), process: exec.Command(filepath.Join("bin", "tryout")),
 	}
 	try.process.Dir, try.process.Stdout, try.process.Stderr = dir, try.out, try.out
 	try.process.Env = append(os.Environ(), "GATEWAY_ADDRESS="+try.base, fmt.Sprintf("GATEWAY_ADMIN=localhost:%d", ports[1]),
-		fmt.Sprintf("JOBS_API=127.0.0.1:%d", ports[2]), fmt.Sprintf("PEOPLE_API=127.0.0.1:%d", ports[3]),
+		fmt.Sprintf("JOBS_API=127.0.0.1:%d", ports[2]), fmt.Sprintf("PEOPLE_API=127.0.0.1:%d", ports[3]), fmt.Sprintf("TOOLS_API=127.0.0.1:%d", ports[4]),
 		"DEMO_PASSWORD="+demoPassword, "DEMO_CLIENT_SECRET="+try.secret, "DATABASE_URL=", "XDG_DATA_HOME="+dir, "XDG_CONFIG_HOME="+dir)
 	if err := try.process.Start(); err != nil {
 		t.Fatal(err)

@@ -16,10 +16,11 @@ import (
 	"time"
 )
 
-// Where the two APIs listen: loopback only.
+// Where the APIs and the MCP server listen: loopback only.
 const (
 	JobsAddress   = "127.0.0.1:9001"
 	PeopleAddress = "127.0.0.1:9002"
+	ToolsAddress  = "127.0.0.1:9003"
 )
 
 // maxBody bounds a request body, in bytes.
@@ -40,13 +41,14 @@ func New() *Board {
 	return &Board{jobs: seedJobs, now: time.Now, applications: make(map[string][]Application)}
 }
 
-// ListenAndServe serves both APIs on their addresses until ctx ends, then lets requests that are
-// under way finish. It calls started once both listen.
-func (b *Board) ListenAndServe(ctx context.Context, jobs, people string, started func()) error {
+// ListenAndServe serves the APIs and the MCP server on their addresses until ctx
+// ends, then lets requests that are under way finish. It calls started once all
+// listen.
+func (b *Board) ListenAndServe(ctx context.Context, jobs, people, tools string, started func()) error {
 	apis := []struct {
 		address string
 		handler http.Handler
-	}{{jobs, b.JobsHandler()}, {people, b.PeopleHandler()}}
+	}{{jobs, b.JobsHandler()}, {people, b.PeopleHandler()}, {tools, b.ToolsHandler()}}
 
 	failed := make(chan error, len(apis))
 	for _, api := range apis {

@@ -21,6 +21,7 @@ type gateway struct {
 	admin   string
 	jobs    string // the sample APIs
 	people  string
+	tools   string // the sample MCP server
 }
 
 func gatewayFromEnvironment() (*gateway, error) {
@@ -29,6 +30,7 @@ func gatewayFromEnvironment() (*gateway, error) {
 		admin:   firstOf(os.Getenv("GATEWAY_ADMIN"), "localhost:2019"),
 		jobs:    firstOf(os.Getenv("JOBS_API"), "127.0.0.1:9001"),
 		people:  firstOf(os.Getenv("PEOPLE_API"), "127.0.0.1:9002"),
+		tools:   firstOf(os.Getenv("TOOLS_API"), "127.0.0.1:9003"),
 		hosts:   []string{"127.0.0.1"},
 	}
 	u, err := url.Parse(g.address)
@@ -46,7 +48,7 @@ func gatewayFromEnvironment() (*gateway, error) {
 		_ = l.Close()
 		g.hosts = append(g.hosts, "::1")
 	}
-	for _, local := range []struct{ name, address string }{{"GATEWAY_ADMIN", g.admin}, {"JOBS_API", g.jobs}, {"PEOPLE_API", g.people}} {
+	for _, local := range []struct{ name, address string }{{"GATEWAY_ADMIN", g.admin}, {"JOBS_API", g.jobs}, {"PEOPLE_API", g.people}, {"TOOLS_API", g.tools}} {
 		host, _, err := net.SplitHostPort(local.address)
 		if err != nil || host != "localhost" && (net.ParseIP(host) == nil || !net.ParseIP(host).IsLoopback()) {
 			return nil, fmt.Errorf("%s: an address of this machine such as 127.0.0.1:9011 is expected", local.name)
@@ -65,7 +67,7 @@ func (g *gateway) environment() []string {
 	}
 	inherited := slices.DeleteFunc(os.Environ(), func(variable string) bool { return variable == "DATABASE_URL=" }) // empty is not set
 	environment := append(inherited, "GATEWAY_ADDRESS="+g.address, "GATEWAY_BIND="+bind, "GATEWAY_ADMIN="+g.admin,
-		"JOBS_API="+g.jobs, "PEOPLE_API="+g.people)
+		"JOBS_API="+g.jobs, "PEOPLE_API="+g.people, "TOOLS_API="+g.tools)
 	// A user without a home, as in a container: Caddy's own files go with ours.
 	if home, err := os.UserHomeDir(); err != nil || !isDir(home) {
 		if here, err := filepath.Abs(dataDir); err == nil {
@@ -88,6 +90,7 @@ func (g *gateway) checkPorts(ctx context.Context) error {
 	wanted := []struct{ address, another string }{
 		{g.jobs, "JOBS_API=127.0.0.1:9011 make run"},
 		{g.people, "PEOPLE_API=127.0.0.1:9012 make run"},
+		{g.tools, "TOOLS_API=127.0.0.1:9013 make run"},
 		{g.admin, "GATEWAY_ADMIN=localhost:2020 make run"},
 	}
 	for _, host := range g.hosts {

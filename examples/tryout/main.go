@@ -3,7 +3,8 @@
 // user and the secrets, waits until the gateway is ready and says what to try.
 //
 // Environment: GATEWAY_ADDRESS, DATABASE_URL, DEMO_PASSWORD, DEMO_CLIENT_SECRET;
-// where those ports are taken, also GATEWAY_ADMIN, JOBS_API and PEOPLE_API.
+// where those ports are taken, also GATEWAY_ADMIN, JOBS_API, PEOPLE_API and
+// TOOLS_API.
 package main
 
 import (
@@ -67,7 +68,7 @@ func run(ctx context.Context, out io.Writer) error {
 	apis, stopAPIs := context.WithCancel(context.WithoutCancel(ctx))
 	listening, ended := make(chan struct{}), make(chan error, 1)
 	go func() {
-		ended <- jobboard.New().ListenAndServe(apis, gateway.jobs, gateway.people, func() { close(listening) })
+		ended <- jobboard.New().ListenAndServe(apis, gateway.jobs, gateway.people, gateway.tools, func() { close(listening) })
 	}()
 	defer func() { stopAPIs(); <-ended }()
 	select {

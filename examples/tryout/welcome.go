@@ -20,6 +20,7 @@ func welcome(out io.Writer, g *gateway, d *demo, caddy *caddyProcess, db databas
 
 	fmt.Fprintf(out, `
 Gateway   %[1]s, in front of the sample APIs on %[2]s and %[3]s
+MCP       %[1]s/mcp, for any MCP client; the server behind it, on %[11]s, knows nothing of OAuth
 Database  %[4]s
 Log       %[5]s
 
@@ -36,7 +37,7 @@ Try it, in another terminal. Without a token, 401 and where to get one:
 Sign in with the browser and get a token:
 
   %[10]smake login
-`, g.address, g.jobs, g.people, db.where, caddy.logFile, demoEmail, d.password, d.clientSecret, d.file, g.prefix())
+`, g.address, g.jobs, g.people, db.where, caddy.logFile, demoEmail, d.password, d.clientSecret, d.file, g.prefix(), g.tools)
 	if db.psql != "" {
 		fmt.Fprintf(out, `
 Switch every session off; the next request with that token gets 401:
