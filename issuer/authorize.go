@@ -16,6 +16,8 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/caddy-scope/caddy-scope/dpop"
+	"go.uber.org/zap"
+
 	"github.com/caddy-scope/caddy-scope/oauth"
 )
 
@@ -265,6 +267,9 @@ func (s *Server) issueCode(w http.ResponseWriter, r *http.Request, req *Authoriz
 		s.unavailablePage(w, r, "create authorization code", err)
 		return
 	}
+	// A client that never comes to redeem it is to be told from a user who never
+	// allowed it.
+	s.audit(r, "authorization code issued", zap.String("client_id", client.ID), zap.String("user_id", login.UserID))
 	s.redirect(w, req, url.Values{"code": {code}})
 }
 

@@ -78,7 +78,7 @@ func TestAuthorizeDoesNotKnowADisabledClient(t *testing.T) {
 	signIn.Press("Sign in", "email", issuertest.Email, "password", issuertest.Password).WantPage(http.StatusBadRequest, "This app is no longer registered")
 }
 
-// A-04, PROTOCOL 8.16: only the port of a loopback http redirect is free.
+// A-04, PROTOCOL 8.16, trap 6: only the port of a loopback http redirect is free.
 func TestAuthorizeFreesOnlyThePortOfLoopback(t *testing.T) {
 	t.Parallel()
 	scene := issuertest.New(t)

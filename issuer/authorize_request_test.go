@@ -11,7 +11,7 @@ import (
 	"github.com/caddy-scope/caddy-scope/issuer/issuertest"
 )
 
-// PROTOCOL 8.3, PROTOCOL 8.4,
+// trap 25, PROTOCOL 8.3, PROTOCOL 8.4,
 // PROTOCOL 8.12, PROTOCOL 1.6.4: what is wrong goes to the proven address, with
 // iss and state, in the query, before anybody signs in; and nothing is fetched.
 func TestAuthorizeTellsTheClientWhatIsWrong(t *testing.T) {
@@ -125,7 +125,7 @@ func TestStateComesBackToTheByte(t *testing.T) {
 	}
 }
 
-// A-13, PROTOCOL 1.6.10: a request without scope asks for what is usual, and
+// A-13, PROTOCOL 1.6.10, trap 13: a request without scope asks for what is usual, and
 // what nobody knows is ignored and not echoed.
 func TestAuthorizeIgnoresWhatItDoesNotKnow(t *testing.T) {
 	t.Parallel()
@@ -168,7 +168,7 @@ func TestPromptNoneShowsNoPage(t *testing.T) {
 	browser.Authorize(issuertest.Public, none).WantError("consent_required")
 }
 
-// A-19, PROTOCOL 8.18, PROTOCOL 1.6.6, X-02: no header of a request changes an
+// A-19, PROTOCOL 8.18, PROTOCOL 1.6.6, X-02, trap 3: no header of a request changes an
 // address of ours.
 func TestHeadersChangeNoAddress(t *testing.T) {
 	t.Parallel()
@@ -216,7 +216,7 @@ func TestAuthorizeWithoutSignInLeavesNothing(t *testing.T) {
 	}
 }
 
-// K-01, PROTOCOL 1.6.5, PROTOCOL 1.6.7, PROTOCOL 1.6.11, PROTOCOL 8.11, PROTOCOL 8.13, X-03: the public documents
+// K-01, PROTOCOL 1.6.5, PROTOCOL 1.6.7, PROTOCOL 1.6.11, PROTOCOL 8.11, PROTOCOL 8.13, X-03, trap 8, trap 25: the public documents
 // say what is so, and nothing that is secret.
 func TestDocumentsSayWhatClientsNeed(t *testing.T) {
 	t.Parallel()
@@ -226,7 +226,7 @@ func TestDocumentsSayWhatClientsNeed(t *testing.T) {
 		t.Errorf("%s", server.Body)
 	}
 	for member, want := range map[string]string{
-		"token_endpoint_auth_methods_supported": "none", "code_challenge_methods_supported": "S256", "scopes_supported": "offline_access", "response_types_supported": "code",
+		"token_endpoint_auth_methods_supported": "none", "code_challenge_methods_supported": "S256", "scopes_supported": "offline_access", "response_types_supported": "code", "response_modes_supported": "query",
 	} {
 		list, _ := server.JSON[member].([]any)
 		if !slices.Contains(list, any(want)) {
@@ -269,7 +269,7 @@ func TestDocumentsSayWhatClientsNeed(t *testing.T) {
 	}
 }
 
-// PROTOCOL 8.21, PROTOCOL 8.22: preflights need no token; pages are for no other
+// PROTOCOL 8.21, PROTOCOL 8.22, trap 4: preflights need no token; pages are for no other
 // origin; and nothing personal is kept.
 func TestCORSIsWhereItBelongs(t *testing.T) {
 	t.Parallel()

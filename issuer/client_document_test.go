@@ -87,7 +87,7 @@ func TestNobodyRegistersWhereItIsOff(t *testing.T) {
 	}
 }
 
-// C-07, C-10, D-01, PROTOCOL 8.15, REG-12, REG-13, REG-16: documents that are fetched and make no client: a page, no
+// C-07, C-10, D-01, PROTOCOL 8.15, REG-12, REG-13, REG-16, trap 24: documents that are fetched and make no client: a page, no
 // redirect, no row; at the token endpoint invalid_client; the reason is in the
 // log alone.
 func TestHostileDocumentsMakeNoClient(t *testing.T) {

@@ -174,20 +174,21 @@ func (s *Server) ResourceMetadata(origin string) http.Handler {
 
 // serveResourceMetadata serves each resource of the origin at the path made
 // from its identifier, and at the root if the origin itself is one, or there is
-// only one.
+// only one. Clients that keep the slash of what their user typed find it too.
 func (s *Server) serveResourceMetadata(w http.ResponseWriter, r *http.Request, origin string) {
+	path := strings.TrimSuffix(r.URL.Path, "/")
 	var here []ProtectedResource
 	for _, resource := range s.cfg.Resources() {
 		if oauth.Origin(resource.Identifier) != origin {
 			continue
 		}
-		if oauth.ResourceMetadataURL(resource.Identifier) == origin+r.URL.Path {
+		if oauth.ResourceMetadataURL(resource.Identifier) == origin+path {
 			s.writeResource(w, r, resource)
 			return
 		}
 		here = append(here, resource)
 	}
-	if r.URL.Path == oauth.WellKnownProtectedResource && len(here) == 1 {
+	if path == oauth.WellKnownProtectedResource && len(here) == 1 {
 		s.writeResource(w, r, here[0])
 		return
 	}

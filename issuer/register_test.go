@@ -35,7 +35,8 @@ func member(r issuertest.Response, name string) string {
 }
 
 // PROTOCOL 8.14, REG-01, REG-04, D-02, D-03, D-05: what was registered, complete, nothing
-// null, secrets only for those that use one (traps 9, 10, 11).
+// null, secrets only for those that use one, all of URL-safe characters: trap 9,
+// trap 10, trap 11, trap 26.
 func TestRegistrationAnswersWhatIsKept(t *testing.T) {
 	t.Parallel()
 	scene := issuertest.New(t, issuertest.SelfRegistration(nil))

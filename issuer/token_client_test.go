@@ -58,7 +58,7 @@ func TestFailedClientAuthenticationLooksTheSame(t *testing.T) {
 	wantOAuthError(t, scene.PostForm("/oauth/token", withClient(issuertest.Confidential, issuertest.Secret), issuertest.Basic(issuertest.Confidential, issuertest.Secret)), 400, "invalid_request")
 }
 
-// T-21, PROTOCOL 8.17: Basic holds form-encoded parts, and clients that do not encode.
+// T-21, PROTOCOL 8.17, trap 22, trap 26: Basic holds form-encoded parts, and clients that do not encode.
 func TestBasicCredentialsAreReadInEveryHonestSpelling(t *testing.T) {
 	t.Parallel()
 	scene := issuertest.New(t)
@@ -115,7 +115,7 @@ func TestSecretGuessingIsThrottledForTheGuesser(t *testing.T) {
 	wantOAuthError(t, scene.PostForm("/oauth/token", withClient(issuertest.GPT, issuertest.Secret)), 400, "invalid_grant")
 }
 
-// T-25, T-26, T-27, V-01, PROTOCOL 8.17: what is no form is refused, never 5xx, and its
+// T-25, T-26, T-27, V-01, PROTOCOL 8.17, trap 22: what is no form is refused, never 5xx, and its
 // secrets are nowhere in the log.
 func TestMalformedTokenRequestsAreRefused(t *testing.T) {
 	t.Parallel()

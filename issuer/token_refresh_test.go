@@ -28,7 +28,7 @@ func wantAlive(t *testing.T, scene *issuertest.Scene, alive bool) {
 	}
 }
 
-// PROTOCOL 8.7, T-31: a hundred refreshes with one token get one successor, and
+// PROTOCOL 8.7, T-31, trap 15: a hundred refreshes with one token get one successor, and
 // the session lives.
 func TestConcurrentRefreshesShareOneSuccessor(t *testing.T) {
 	t.Parallel()

@@ -4,6 +4,8 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+
+	"golang.org/x/net/http/httpguts"
 )
 
 // preflightMethod reports whether the request is a CORS preflight, and for
@@ -49,10 +51,26 @@ func (r *Resource) AnswerPreflight(w http.ResponseWriter, req *http.Request) {
 	if origin, ok := r.allowedOrigin(req); ok {
 		h.Set("Access-Control-Allow-Origin", origin)
 		h.Set("Access-Control-Allow-Methods", strings.Join(methods[:], ", "))
-		h.Set("Access-Control-Allow-Headers", "Authorization, Content-Type, Accept, MCP-Protocol-Version, Mcp-Session-Id, Mcp-Method, Mcp-Name, Last-Event-ID, DPoP")
+		h.Set("Access-Control-Allow-Headers", allowedHeaders+toolParameters(req.Header.Get("Access-Control-Request-Headers")))
 		h.Set("Access-Control-Max-Age", "600")
 	}
 	w.WriteHeader(http.StatusNoContent)
+}
+
+// allowedHeaders are those that API and MCP clients send.
+const allowedHeaders = "Authorization, Content-Type, Accept, MCP-Protocol-Version, Mcp-Session-Id, Mcp-Method, Mcp-Name, Last-Event-ID, DPoP"
+
+// toolParameters returns those of the requested header fields that mirror
+// parameters of a tool, whose names the server of the tools chose. MCP
+// 2026-07-28, basic/transports, "Custom Headers from Tool Parameters".
+func toolParameters(requested string) string {
+	var allowed strings.Builder
+	for name := range strings.SplitSeq(requested, ",") {
+		if name = strings.TrimSpace(name); len(name) > len("mcp-param-") && strings.EqualFold(name[:len("mcp-param-")], "mcp-param-") && httpguts.ValidHeaderFieldName(name) {
+			allowed.WriteString(", " + name)
+		}
+	}
+	return allowed.String()
 }
 
 // SetCORSHeader sets the CORS fields of an answer to an actual request. It does
