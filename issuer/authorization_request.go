@@ -23,6 +23,7 @@ var ErrRequestExpired = errors.New("authorization request expired")
 type AuthorizationRequest struct {
 	ID              string // uuid; the code is made from it
 	ClientID        string
+	OwnPage         string // path of a page of ours that the sign-in is for, and no client; empty: for one
 	UserCode        string // of a device, which has no redirect URI; empty: a browser's own request
 	RedirectURI     string
 	RedirectURISent bool // false: the client's only one was taken

@@ -151,6 +151,10 @@ type Config struct {
 	LoginTTL     time.Duration // zero: 12 hours
 	SessionLimit int           // per user; zero: no limit
 
+	// AppsScope is the declared scope by which a client may list and end what its
+	// user has connected, at /oauth/api/apps. Empty: no client may.
+	AppsScope string
+
 	// Look is what the pages look like. nil: ours, in our languages.
 	Look *Look
 

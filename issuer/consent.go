@@ -20,7 +20,7 @@ const consentPurpose = "consent"
 // goes straight on where nothing is left to ask; only POST approves.
 func (s *Server) handleConsent(w http.ResponseWriter, r *http.Request) {
 	if r.Method == http.MethodGet || r.Method == http.MethodHead {
-		if req, client, ok := s.resumeRequest(w, r, r.URL.Query().Get("request")); ok {
+		if req, client, ok := s.resumeSignIn(w, r, r.URL.Query().Get("request")); ok {
 			s.continueAuthorization(w, r, req, client)
 		}
 		return
@@ -165,7 +165,7 @@ func (s *Server) showLimit(w http.ResponseWriter, r *http.Request, req *Authoriz
 	for _, session := range sessions {
 		form.Sessions = append(form.Sessions, sessionLine{
 			ID:     session.ID,
-			Client: s.clientName(r.Context(), session.ClientID),
+			Client: displayName(s.clientAsItWas(r.Context(), session.ClientID)),
 			Since:  words.moment(session.CreatedAt, now),
 			Used:   words.moment(session.LastActive, now),
 		})
@@ -180,12 +180,7 @@ func (s *Server) writeConsent(w http.ResponseWriter, r *http.Request, page pageN
 		s.unavailablePage(w, r, "seal authorization request", err)
 		return
 	}
-	switch client.Registration {
-	case RegisteredByDocument:
-		form.Host = hostOf(client.ID)
-	case RegisteredByItself:
-		form.Unverified = true
-	}
+	form.Host, form.Unverified = whoVouches(client)
 	form.Client, form.User = displayName(client), login.Name
 	form.Action, form.Request = s.endpoint(consentPath), sealed
 	form.Token = formToken(login.cookie, consentPurpose, req.ID)
@@ -197,24 +192,11 @@ func (s *Server) writeConsent(w http.ResponseWriter, r *http.Request, page pageN
 func (s *Server) inWords(words *words, scopes oauth.ScopeSet) []string {
 	var descriptions []string
 	for _, scope := range s.cfg.Catalog.Scopes() {
-		switch {
-		case !scopes.Contains(scope.Name):
-		case scope.Description == "": // an identity scope
-			descriptions = append(descriptions, words.text("identity."+scope.Name))
-		default:
-			descriptions = append(descriptions, scope.Description)
+		if scopes.Contains(scope.Name) {
+			descriptions = append(descriptions, words.scope(scope))
 		}
 	}
 	return descriptions
-}
-
-// clientName returns the name of a client that may be gone by now.
-func (s *Server) clientName(ctx context.Context, clientID string) string {
-	client, err := s.cfg.Clients.Client(withoutFetch(ctx), clientID)
-	if err != nil {
-		client = &Client{ID: clientID}
-	}
-	return displayName(client)
 }
 
 // decideConsent answers POST /oauth/consent {request, csrf, decision or end}.

@@ -7,6 +7,7 @@
 //	GET  /oauth/authorize                                RFC 6749 section 4.1.1, RFC 7636, RFC 8707, RFC 9207  authorize.go
 //	GET, POST /oauth/consent                             consent.go
 //	POST /oauth/login, /oauth/logout                     login.go
+//	GET, POST /oauth/apps                                apps.go
 //	POST /oauth/account                                  account.go
 //	POST /oauth/token                                    RFC 6749 section 3.2, RFC 9449  token.go, proof.go, grant_*.go
 //	POST /oauth/revoke                                   RFC 7009  revoke.go

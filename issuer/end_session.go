@@ -203,7 +203,7 @@ func (s *Server) showEndSession(w http.ResponseWriter, r *http.Request, req *log
 	}
 	form := endSessionForm{User: login.Name, Action: s.endpoint(endSessionPath), Request: sealed, Token: formToken(login.cookie, endSessionPurpose, "")}
 	if req.ClientID != "" {
-		form.Client = s.clientName(r.Context(), req.ClientID)
+		form.Client = displayName(s.clientAsItWas(r.Context(), req.ClientID))
 	}
 	s.writePage(w, r, http.StatusOK, endSessionPage, form)
 }

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"maps"
 	"net/http"
+	"net/url"
 	"path"
 	"slices"
 	"strings"
@@ -144,6 +145,22 @@ func uiLocalesOf(r *http.Request) string {
 		return v.uiLocales
 	}
 	return readUILocales(r.URL.Query().Get("ui_locales"))
+}
+
+// pageAddress is the address of a page of ours in the language that was asked
+// for, if one was.
+func (s *Server) pageAddress(r *http.Request, path string, query url.Values) string {
+	if locales := uiLocalesOf(r); locales != "" {
+		if query == nil {
+			query = url.Values{}
+		}
+		query.Set("ui_locales", locales)
+	}
+	address := s.endpoint(path)
+	if len(query) > 0 {
+		address += "?" + query.Encode()
+	}
+	return address
 }
 
 // speak has the rest of the request answered in one of these languages.

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/google/uuid"
+
 	"github.com/caddy-scope/caddy-scope/oauth"
 )
 
@@ -42,6 +44,8 @@ func (s *Server) continueAuthorization(w http.ResponseWriter, r *http.Request, r
 	switch {
 	case !found && !errors.Is(err, ErrNotFound):
 		s.unavailablePage(w, r, "find login", err)
+	case fresh && req.OwnPage != "":
+		s.leave(w, s.pageAddress(r, req.OwnPage, nil))
 	case fresh && expected(login.Login, req) && slices.Contains(req.Prompt, promptSelectAccount):
 		s.showAccount(w, r, req, client, login)
 	case fresh && expected(login.Login, req):
@@ -113,7 +117,7 @@ func (s *Server) currentLogin(r *http.Request) (signedIn, error) {
 
 // signIn is what the sign-in page shows.
 type signIn struct {
-	Client, Action, Request string
+	Client, Action, Request string // Client: empty where the user comes for a page of ours
 	Email                   string // in the field already
 	Problem                 string // why the last attempt did not succeed
 	Invalid                 bool   // the fields are what is wrong
@@ -134,7 +138,10 @@ func (s *Server) showSignIn(w http.ResponseWriter, r *http.Request, status int, 
 		}
 		page.Request = sealed
 	}
-	page.Client, page.Action, page.Password = displayName(client), s.endpoint(loginPath), s.cfg.Password
+	if client != nil {
+		page.Client = displayName(client)
+	}
+	page.Action, page.Password = s.endpoint(loginPath), s.cfg.Password
 	for i := range s.cfg.Methods {
 		method := &s.cfg.Methods[i]
 		page.Methods = append(page.Methods, signInMethod{s.endpoint(methodPath(method.Name)), label(method)})
@@ -151,7 +158,7 @@ func (s *Server) handleLogin(w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		return
 	}
-	req, client, ok := s.resumeRequest(w, r, form.Get("request"))
+	req, client, ok := s.resumeSignIn(w, r, form.Get("request"))
 	if !ok {
 		return
 	}
@@ -245,7 +252,7 @@ func (s *Server) handleLogout(w http.ResponseWriter, r *http.Request) {
 		s.showMessage(w, r, "signedout")
 		return
 	}
-	if req, _, ok := s.resumeRequest(w, r, form.Get("request")); ok {
+	if req, _, ok := s.resumeSignIn(w, r, form.Get("request")); ok {
 		// A provider that still has the user signed in would bring the very same
 		// one back, without a word.
 		if !slices.Contains(req.Prompt, promptLogin) && !slices.Contains(req.Prompt, promptNone) {
@@ -255,11 +262,29 @@ func (s *Server) handleLogout(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// resumeRequest opens the sealed authorization request that a page of ours gave
+// signInFor has the person at the browser sign in and come to a page of ours.
+func (s *Server) signInFor(w http.ResponseWriter, r *http.Request, path string) {
+	s.continueAuthorization(w, r, &AuthorizationRequest{
+		ID: uuid.NewString(), OwnPage: path, UILocales: uiLocalesOf(r), CreatedAt: s.cfg.Now(), BrowserDigest: s.browserDigest(w, r),
+	}, nil)
+}
+
+// resumeRequest is resumeSignIn for what a client has asked for.
+func (s *Server) resumeRequest(w http.ResponseWriter, r *http.Request, sealed string) (*AuthorizationRequest, *Client, bool) {
+	req, client, ok := s.resumeSignIn(w, r, sealed)
+	if ok && client == nil {
+		s.errorWords(w, r, http.StatusBadRequest, "broken")
+		return nil, nil, false
+	}
+	return req, client, ok
+}
+
+// resumeSignIn opens the sealed authorization request that a page of ours gave
 // out, or shows why that is not possible. It holds only in the browser it began
 // in: a link or form of one that runs in an attacker's browser is worth nothing
-// here. SECURITY-CASES.
-func (s *Server) resumeRequest(w http.ResponseWriter, r *http.Request, sealed string) (*AuthorizationRequest, *Client, bool) {
+// here. SECURITY-CASES. The client is nil where a page of ours is what
+// the user wants.
+func (s *Server) resumeSignIn(w http.ResponseWriter, r *http.Request, sealed string) (*AuthorizationRequest, *Client, bool) {
 	req, err := s.openRequest(sealed)
 	switch {
 	case errors.Is(err, ErrRequestExpired):
@@ -277,6 +302,9 @@ func (s *Server) resumeRequest(w http.ResponseWriter, r *http.Request, sealed st
 			s.errorWords(w, r, http.StatusBadRequest, "cookies")
 		}
 		return nil, nil, false
+	}
+	if req.OwnPage != "" {
+		return req, nil, true
 	}
 	client, err := s.cfg.Clients.Client(r.Context(), req.ClientID)
 	switch {

@@ -76,7 +76,7 @@ func (s *Server) handleLoginMethod(w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		return
 	}
-	if req, _, ok := s.resumeRequest(w, r, form.Get("request")); ok {
+	if req, _, ok := s.resumeSignIn(w, r, form.Get("request")); ok {
 		s.beginLogin(w, r, req, method)
 	}
 }
@@ -106,7 +106,7 @@ func (s *Server) finishProviderLogin(w http.ResponseWriter, r *http.Request, met
 		s.unavailablePage(w, r, "seal authorization request", err)
 		return
 	}
-	req, client, ok := s.resumeRequest(w, r, sealed) // browser, age, client
+	req, client, ok := s.resumeSignIn(w, r, sealed) // browser, age, client
 	if !ok {
 		return
 	}

@@ -23,9 +23,10 @@ const (
 	devicePage     pageName = "device.html"
 	accountPage    pageName = "account.html"
 	endSessionPage pageName = "end_session.html"
+	appsPage       pageName = "apps.html"
 )
 
-var pageNames = []pageName{signInPage, consentPage, limitPage, messagePage, refusedPage, devicePage, accountPage, endSessionPage}
+var pageNames = []pageName{signInPage, consentPage, limitPage, messagePage, refusedPage, devicePage, accountPage, endSessionPage, appsPage}
 
 // pageFiles are the pages as they are where nobody has changed them: templates,
 // one style sheet, and the words of each language. They are plain HTML without

@@ -44,11 +44,7 @@ func (s *Server) writePage(w http.ResponseWriter, r *http.Request, status int, p
 // seeOther answers a form with a GET of one of our pages: 303, never 307, which
 // would send the password there again. RFC 9700 section 4.12.
 func (s *Server) seeOther(w http.ResponseWriter, path string, query url.Values) {
-	location := s.endpoint(path)
-	if len(query) > 0 {
-		location += "?" + query.Encode()
-	}
-	s.leave(w, location)
+	s.leave(w, s.endpoint(path)+"?"+query.Encode())
 }
 
 // leave sends the browser to an address: 303, so that no form goes along.

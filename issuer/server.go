@@ -136,6 +136,7 @@ func (s *Server) routes() *http.ServeMux {
 	handle("/oauth/consent", s.handleConsent, get, post)
 	handle(accountPath, s.handleAccount, post)
 	handle("/oauth/logout", s.handleLogout, post)
+	handle(appsPath, s.handleApps, get, post)
 	handle("/oauth/token", withCORS(s.handleToken, post), post, http.MethodOptions)
 	handle("/oauth/revoke", withCORS(s.handleRevoke, post), post, http.MethodOptions)
 	if s.offers(grantDeviceCode) {

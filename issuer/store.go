@@ -46,6 +46,7 @@ type Store interface {
 	PushStore
 	RegistrationStore
 	SessionStore
+	AppStore
 	LoginStore
 	UserStore
 }
@@ -213,6 +214,23 @@ type SessionStore interface {
 	UserSessions(ctx context.Context, userID string) ([]Session, error)
 }
 
+// AppStore is what users see of the apps that they have connected, and how they
+// take that back.
+type AppStore interface {
+	// ConnectedApps returns live sessions that the user allowed, newest first: those
+	// after the position, at most limit.
+	ConnectedApps(ctx context.Context, userID string, after AppPosition, limit int) ([]ConnectedApp, error)
+	// ConnectedApp returns one of them. ErrNotFound: not alive, or another user's.
+	ConnectedApp(ctx context.Context, userID, sessionID string) (ConnectedApp, error)
+	// EndUserSessions ends all of them and says how many. What the user allowed and
+	// no client has fetched yet is taken back too.
+	EndUserSessions(ctx context.Context, userID string, origin Origin) (ended int, err error)
+	// NarrowSession leaves the session no scopes but keep; for others its client
+	// must ask again. ErrNotFound: not alive, another user's, or its scopes are not
+	// `from` any more.
+	NarrowSession(ctx context.Context, userID, sessionID string, from, keep oauth.ScopeSet, origin Origin) error
+}
+
 // LoginStore holds logins: a user's signed-in browser.
 type LoginStore interface {
 	// CreateLogin stores a login that lives for ttl and returns it.
@@ -377,6 +395,29 @@ type Session struct {
 	// Remaining is ExpiresAt minus the database's clock when the row was read;
 	// an access token lives no longer.
 	Remaining time.Duration
+}
+
+// ConnectedApp is a session as its user sees it.
+type ConnectedApp struct {
+	Session
+	Consent Place            // where the user was who allowed it
+	Client  Place            // where the client last fetched tokens
+	Calls   map[string]int64 // by scope, in the last 30 days
+	// CallsSince is when counting began; before it nobody knows.
+	CallsSince time.Time
+}
+
+// Place is where somebody was.
+type Place struct {
+	Address string // IP address; empty: not known
+	Agent   string // the User-Agent, cleaned and cut; may be empty
+}
+
+// AppPosition is where a list of connected apps goes on: after the session of
+// this id, created then. The zero value: at the beginning.
+type AppPosition struct {
+	CreatedAt time.Time
+	SessionID string
 }
 
 // Delegation is what a service asks for that calls on for a user.

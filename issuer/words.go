@@ -14,6 +14,8 @@ import (
 	"golang.org/x/text/language"
 	printer "golang.org/x/text/message"
 	"golang.org/x/text/number"
+
+	"github.com/caddy-scope/caddy-scope/oauth"
 )
 
 // words are what the pages say in one language. Safe for concurrent use.
@@ -97,6 +99,15 @@ func (w *words) phrase(key string, values []any) string {
 
 func pluralForm(tag language.Tag, n int) plural.Form {
 	return plural.Cardinal.MatchPlural(tag, n, 0, 0, 0, 0)
+}
+
+// scope is what the scope allows, in its declared words, or in ours where it is
+// not declared but belongs to OpenID Connect.
+func (w *words) scope(scope oauth.Scope) string {
+	if scope.Description == "" {
+		return w.text("identity." + scope.Name)
+	}
+	return scope.Description
 }
 
 // show is a value as the language writes it.

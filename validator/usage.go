@@ -39,24 +39,32 @@ type tokenUse struct {
 }
 
 // CountUse notes that the request of the decision was let through. Of a rule
-// with several scopes each one that the session holds was used.
+// with several scopes each one that the session holds was used; calls of tools
+// count each for itself.
 func (d *Decision) CountUse(usage *Usage) {
 	if d.token == nil || d.Rule == nil || usage == nil {
 		return
 	}
 	use := d.token.useIn(usage)
-	counted := false
-	for _, scope := range d.Rule.Scopes {
-		if i, held := slices.BinarySearch(use.granted.scopes, scope); held {
-			use.calls[i].Add(1)
+	// First the numbers, so that whoever takes the token off the list either finds
+	// them or leaves it to be listed again.
+	if use.count(d.Rule) && !use.listed.Load() && use.listed.CompareAndSwap(false, true) {
+		usage.list(use)
+	}
+}
+
+// count reports whether the rule names a scope that is held.
+func (u *tokenUse) count(rule *Rule) (counted bool) {
+	for _, scope := range rule.Scopes {
+		if i, held := slices.BinarySearch(u.granted.scopes, scope); held {
+			u.calls[i].Add(1)
 			counted = true
 		}
 	}
-	// After the numbers, so that whoever takes the token off the list either
-	// finds them or leaves it to be listed again.
-	if counted && !use.listed.Load() && use.listed.CompareAndSwap(false, true) {
-		usage.list(use)
+	for _, other := range rule.also {
+		counted = u.count(other) || counted
 	}
+	return counted
 }
 
 // useIn returns the counts of the token; new ones when what it may do has changed,

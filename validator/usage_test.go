@@ -3,6 +3,7 @@ package validator_test
 import (
 	"net/http"
 	"reflect"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -149,5 +150,23 @@ func BenchmarkCountUse(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		decision.CountUse(usage)
+	}
+}
+
+// A call of a tool counts for the path and for the tool; a batch for each of its
+// tools.
+func TestUseOfToolsIsCounted(t *testing.T) {
+	s := newToolScene(t, validator.AccessScopes, "resume:read")
+	usage := &validator.Usage{}
+	for _, body := range []string{call("search_jobs"), call("whoami"), "[" + call("search_jobs") + "," + strings.Replace(call("list_applications"), "one", "two", 1) + "]"} {
+		decision, refusal := s.message(body, "jobs:read applications:read resume:read")
+		if refusal != nil {
+			t.Fatalf("%s: %v", body, refusal)
+		}
+		decision.CountUse(usage)
+	}
+	got := taken(t, usage, time.Now(), 0)
+	if got["jobs:read"] != 2 || got["applications:read"] != 1 || got["resume:read"] < 3 {
+		t.Errorf("taken %v", got)
 	}
 }

@@ -146,6 +146,35 @@ func (p *Page) Text() string {
 // Has reports whether there is a button of this name.
 func (p *Page) Has(button string) bool { return p.button(button) != nil }
 
+// Buttons are the names of all buttons.
+func (p *Page) Buttons() (names []string) {
+	for n := range p.root.Descendants() {
+		if n.Type == html.ElementNode && n.Data == "button" {
+			names = append(names, textOf(n))
+		}
+	}
+	return names
+}
+
+// Values are what the buttons and fields of this name would send.
+func (p *Page) Values(name string) (values []string) {
+	for n := range p.root.Descendants() {
+		if n.Type == html.ElementNode && attribute(n, "name") == name {
+			values = append(values, attribute(n, "value"))
+		}
+	}
+	return values
+}
+
+// Link is where the link of this text leads; empty: there is none.
+func (p *Page) Link(text string) string {
+	link := p.find(func(n *html.Node) bool { return n.Data == "a" && textOf(n) == text })
+	if link == nil {
+		return ""
+	}
+	return attribute(link, "href")
+}
+
 // Follow goes where a redirect of ours leads; a page, and a redirect to
 // elsewhere, stay.
 func (p *Page) Follow() *Page {
