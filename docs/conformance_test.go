@@ -25,7 +25,7 @@ var (
 	// named is a test as conformance.md writes it: `package.TestName`.
 	named = regexp.MustCompile("`([a-z0-9/]+)\\.((?:Test|Fuzz)\\w+)`")
 	// identifiers are the ids of requirements in comments and case names.
-	identifiers = regexp.MustCompile(`\b(?:[A-Z]-\d{2}|M[1-4](?:\.\d)?|PROTOCOL \d(?:\.\d+)+|(?:REG|CLI|MCP|OIDC|STEP|JAG)-\d{2}|[Tt]rap \d{1,2})\b`)
+	identifiers = regexp.MustCompile(`\b(?:[A-Z]-\d{2}|M[1-4](?:\.\d)?|PROTOCOL \d(?:\.\d+)+|[A-Z]{3,4}-\d{2}|[Tt]rap \d{1,2})\b`)
 	// spans are ids such as "J-01 to J-06".
 	spans = regexp.MustCompile(`\b([A-Z])-(\d{2})(?:\s*(?:to|…|\.\.\.?|–|-)\s*)(?:[A-Z]-)?(\d{2})\b`)
 )

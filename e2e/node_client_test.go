@@ -189,6 +189,9 @@ func enterCode(t *testing.T, browser context.Context, address, code string) (pag
 		case "consent":
 			press = chromedp.Click(button("Allow"))
 		case "code":
+			if len(pages) > 1 && code != "" { // what was typed is wrong
+				return pages
+			}
 			if err := chromedp.Do(browser, chromedp.SendKeys(field("Code"), code)); err != nil {
 				t.Fatal(err)
 			}

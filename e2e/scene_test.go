@@ -34,7 +34,7 @@ import (
 )
 
 const (
-	email    = "demo@example.com"
+	email    = "ada@example.com"
 	password = "correct horse battery"
 )
 
@@ -97,15 +97,18 @@ type recorded struct {
 
 func newRecorder(t *testing.T) *recorder {
 	r := &recorder{}
-	r.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
-		r.mu.Lock()
-		r.requests = append(r.requests, recorded{req.Method, req.RequestURI, req.Header.Clone()})
-		r.mu.Unlock()
-		w.Header().Set("Content-Type", "application/json")
-		_, _ = io.WriteString(w, `{"ok":true}`)
-	}))
+	r.Server = httptest.NewServer(r)
 	t.Cleanup(r.Close)
 	return r
+}
+
+// ServeHTTP implements http.Handler.
+func (r *recorder) ServeHTTP(w http.ResponseWriter, req *http.Request) {
+	r.mu.Lock()
+	r.requests = append(r.requests, recorded{req.Method, req.RequestURI, req.Header.Clone()})
+	r.mu.Unlock()
+	w.Header().Set("Content-Type", "application/json")
+	_, _ = io.WriteString(w, `{"ok":true}`)
 }
 
 // Last returns the request that arrived last.
