@@ -59,7 +59,7 @@ type sceneConfig struct {
 	Options string // goes into the oauth block
 	Global  string // goes beside the oauth block
 	Admin   bool   // with an admin API, to reload by
-	Site    string // in place of the gate and the recorder behind it; BASE stands for the issuer
+	Site    string // in place of the gate and the recorder behind it; BASE stands for the issuer, API for the recorder
 	Scopes  string // in place of those of the job board
 	Trust   string // a file with certificates that the gateway trusts
 	HTTPS   bool   // with certificates of Caddy's own, as strict clients demand
@@ -193,7 +193,7 @@ func newSceneWith(t *testing.T, with sceneConfig) *scene {
 	oauth_server
 	%s
 }
-`, admin, tls, with.Global, storage, s.Base, cmp.Or(with.Scopes, jobBoardScopes), with.Options, s.Base, strings.ReplaceAll(site, "BASE", s.Base)))
+`, admin, tls, with.Global, storage, s.Base, cmp.Or(with.Scopes, jobBoardScopes), with.Options, s.Base, strings.NewReplacer("BASE", s.Base, "API", strings.TrimPrefix(s.Upstream.URL, "http://")).Replace(site)))
 	s.start()
 	s.addUser()
 	return s
