@@ -13,7 +13,7 @@
 //	proxy.go           a proxy under test; caddy_proxy.go, nginx_proxy.go
 //	jwt_service.go     who answers nginx's auth_request
 //	gate.go            the gate: closed loop and open loop
-//	token_endpoint.go  the token endpoint beside pgbench
+//	token_endpoint.go  the token endpoint beside pgbench; pgbench.go, endpoint_cpu.go
 //	load.go            the load generator
 //	process.go         CPU time and memory of a process, from /proc
 //	statistics.go      medians and their bounds

@@ -69,6 +69,9 @@ func run(ctx context.Context, o options) error {
 		return err
 	}
 	results := newResults(ctx, s, o)
+	if earlier, err := readResults(o.out); err == nil && o.endpoint {
+		results = earlier // of the gate
+	}
 
 	// 2. The gate: one proxy for each scenario, all of them idle until their
 	// turn comes.

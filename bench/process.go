@@ -33,15 +33,9 @@ func withChildren(pid int) ([]int, error) {
 
 // cpuTime returns user plus system time a process has used, all its threads.
 func cpuTime(pid int) (time.Duration, error) {
-	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	fields, err := statFields(pid)
 	if err != nil {
-		return 0, fmt.Errorf("read cpu time: %w", err)
-	}
-	// The command name, field 2, may hold spaces; fields count from its ")".
-	_, rest, ok := strings.Cut(string(stat), ") ")
-	fields := strings.Fields(rest)
-	if !ok || len(fields) < 13 {
-		return 0, fmt.Errorf("read cpu time: unexpected stat line of process %d", pid)
+		return 0, err
 	}
 	var ticks int64
 	for _, field := range fields[11:13] { // utime, stime

@@ -61,6 +61,10 @@ func (r *results) print(w io.Writer) {
 	for _, s := range r.ManyTokens {
 		rounds = len(s.Rounds)
 	}
+	if rounds == 0 {
+		r.printTokenEndpoint(w)
+		return
+	}
 	fmt.Fprintf(w, "\n%s. %s, %d virtual CPUs, %s; Go %s, Caddy %s, %s, %s. %d connections; medians of %d rounds, one-sided 95 %% bound in brackets.\n",
 		r.Time.Format("2006-01-02"), r.Machine.CPU, r.Machine.CPUs, r.Machine.System, r.Versions["go"], strings.TrimPrefix(r.Versions["caddy"], "v"),
 		r.Versions["postgresql"], r.Versions["nginx"], r.Connections, rounds)
@@ -106,15 +110,20 @@ func (r *results) printOpen(w io.Writer) {
 }
 
 func (r *results) printTokenEndpoint(w io.Writer) {
-	if len(r.TokenEndpoint) == 0 {
+	t := r.TokenEndpoint
+	if t == nil {
 		return
 	}
-	fmt.Fprintf(w, "\n**Token endpoint beside pgbench, the same statements over the same number of connections, %d**\n\n", databaseConns)
-	fmt.Fprintln(w, "| operation | gateway/s | pgbench/s | gateway ÷ pgbench |")
-	fmt.Fprintln(w, "|---|---|---|---|")
-	for _, f := range r.TokenEndpoint {
+	fmt.Fprintf(w, "\n**Token endpoint, %d connections, beside pgbench with the same statements; both with %d connections to Postgres over its socket.** %s, %s, %d virtual CPUs\n\n",
+		t.Connections, databaseConns, t.Time.Format("2006-01-02"), t.Machine.CPU, t.Machine.CPUs)
+	fmt.Fprintln(w, "| operation | by | operations/s | gateway ÷ pgbench | CPU µs: gateway | Postgres | client |")
+	fmt.Fprintln(w, "|---|---|---|---|---|---|---|")
+	for _, f := range t.Operations {
 		ratio := f.ratio()
-		fmt.Fprintf(w, "| %s | %.0f | %.0f | %.2f (≥ %.2f) |\n", f.Operation, median(f.Gateway), median(f.Pgbench), ratio.median, ratio.low)
+		fmt.Fprintf(w, "| %s | gateway | %.0f | %.2f (≥ %.2f) | %.0f | %.0f | %.0f |\n", f.Operation, median(loads(f.Gateway, operationsPerSecond)), ratio.median, ratio.low,
+			median(loads(f.Gateway, gatewayMicros)), median(loads(f.Gateway, postgresMicros)), median(loads(f.Gateway, clientMicros)))
+		fmt.Fprintf(w, "| | pgbench | %.0f | | | %.0f | %.0f |\n", median(loads(f.Pgbench, operationsPerSecond)),
+			median(loads(f.Pgbench, postgresMicros)), median(loads(f.Pgbench, clientMicros)))
 	}
 }
 

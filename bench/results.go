@@ -22,11 +22,11 @@ type results struct {
 	Connections int               `json:"connections"`
 	Tokens      int               `json:"tokens"`
 
-	IdleMemory    map[string]int64   `json:"idle_memory_bytes"`
-	ManyTokens    []*series          `json:"many_tokens"`
-	OneToken      []*series          `json:"one_token,omitempty"`
-	OpenLoop      []*series          `json:"open_loop,omitempty"`
-	TokenEndpoint []*endpointFigures `json:"token_endpoint,omitempty"`
+	IdleMemory    map[string]int64 `json:"idle_memory_bytes"`
+	ManyTokens    []*series        `json:"many_tokens"`
+	OneToken      []*series        `json:"one_token,omitempty"`
+	OpenLoop      []*series        `json:"open_loop,omitempty"`
+	TokenEndpoint *endpointResults `json:"token_endpoint,omitempty"`
 }
 
 type machine struct {
@@ -38,7 +38,7 @@ type machine struct {
 func newResults(ctx context.Context, s *scene, o options) *results {
 	r := &results{
 		Time:        time.Now().UTC().Truncate(time.Second),
-		Machine:     machine{runtime.NumCPU(), cpuModel(), firstLine(exec.CommandContext(ctx, "uname", "-sr"))},
+		Machine:     thisMachine(ctx),
 		Connections: o.conns,
 		Tokens:      o.tokens,
 		Versions: map[string]string{
@@ -55,6 +55,10 @@ func newResults(ctx context.Context, s *scene, o options) *results {
 		}
 	}
 	return r
+}
+
+func thisMachine(ctx context.Context) machine {
+	return machine{runtime.NumCPU(), cpuModel(), firstLine(exec.CommandContext(ctx, "uname", "-sr"))}
 }
 
 func firstLine(cmd *exec.Cmd) string {

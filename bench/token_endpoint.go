@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/base64"
@@ -11,12 +10,8 @@ import (
 	"net/http"
 	"net/url"
 	"os"
-	"os/exec"
-	"path/filepath"
-	"regexp"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -27,24 +22,58 @@ const (
 	// databaseConns is the size of the gateway's pool, and what pgbench gets.
 	databaseConns = 10
 	// codesPerRound are redeemed in one round, by the gateway and by pgbench.
-	codesPerRound = 2000
-	// sessionsPerConn are refreshed by one connection in turn.
+	codesPerRound = 5000
+	// sessionsPerConn are refreshed by one connection in turn. pgbench refreshes
+	// as many in all.
 	sessionsPerConn = 16
+	// endpointDuration is how long sessions are refreshed in one round.
+	endpointDuration = 2 * time.Second
 
 	redirectURI  = "http://127.0.0.1/callback"
 	codeVerifier = "bench-verifier-bench-verifier-bench-verifier-0"
 )
 
-// endpointFigures are the operations per second of each round.
+// endpointResults are the token endpoint's, which can be measured alone.
+type endpointResults struct {
+	Time        time.Time          `json:"time"`
+	Machine     machine            `json:"machine"`
+	Connections int                `json:"connections"`
+	Operations  []*endpointFigures `json:"operations"`
+}
+
+// endpointFigures are what one operation did in each round, through the gateway
+// and by pgbench.
 type endpointFigures struct {
-	Operation string    `json:"operation"`
-	Gateway   []float64 `json:"gateway_per_second"`
-	Pgbench   []float64 `json:"pgbench_per_second"`
+	Operation string         `json:"operation"`
+	Gateway   []endpointLoad `json:"gateway"`
+	Pgbench   []endpointLoad `json:"pgbench"`
+}
+
+// endpointLoad is what one load did, and the CPU that each party took for one
+// operation. All of them share the machine.
+type endpointLoad struct {
+	PerSecond      float64 `json:"per_second"`
+	GatewayMicros  float64 `json:"gateway_us"`
+	PostgresMicros float64 `json:"postgres_us"`
+	ClientMicros   float64 `json:"client_us"` // of the load generator, or of pgbench
+}
+
+func operationsPerSecond(l endpointLoad) float64 { return l.PerSecond }
+func gatewayMicros(l endpointLoad) float64       { return l.GatewayMicros }
+func postgresMicros(l endpointLoad) float64      { return l.PostgresMicros }
+func clientMicros(l endpointLoad) float64        { return l.ClientMicros }
+
+func loads(all []endpointLoad, of func(endpointLoad) float64) []float64 {
+	values := make([]float64, len(all))
+	for i, l := range all {
+		values[i] = of(l)
+	}
+	return values
 }
 
 func (f *endpointFigures) ratio() estimate {
-	ratios := slices.Clone(f.Gateway)
-	for i, p := range f.Pgbench {
+	ratios := loads(f.Gateway, operationsPerSecond)
+	for i, p := range loads(f.Pgbench, operationsPerSecond) {
 		ratios[i] /= p
 	}
 	return estimateOf(ratios)
@@ -53,15 +82,16 @@ func (f *endpointFigures) ratio() estimate {
 // tokenEndpoint compares what the token endpoint does in a second, over HTTP,
 // with what pgbench does with the statements alone.
 type tokenEndpoint struct {
-	scene *scene
-	proxy *proxy
-	conn  *pgx.Conn
-	codes int // made so far
+	scene      *scene
+	proxy      *proxy
+	conn       *pgx.Conn
+	postmaster int // its process
+	codes      int // made so far
 
 	find, lock, redeem, rotate string // the gateway's own statements
 }
 
-func measureTokenEndpoint(ctx context.Context, o options, s *scene) (figures []*endpointFigures, err error) {
+func measureTokenEndpoint(ctx context.Context, o options, s *scene) (results *endpointResults, err error) {
 	live := scenarios[slices.IndexFunc(scenarios, func(sc scenario) bool { return sc.name == "live" })]
 	p, err := startProxy(ctx, s, live)
 	if err != nil {
@@ -74,13 +104,16 @@ func measureTokenEndpoint(ctx context.Context, o options, s *scene) (figures []*
 	}
 	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
 	t := &tokenEndpoint{scene: s, proxy: p, conn: conn}
+	if t.postmaster, err = parentOf(int(conn.PgConn().PID())); err != nil {
+		return nil, err
+	}
 
 	// 1. Sessions to refresh: as many over HTTP as for pgbench.
 	tokens, err := t.refreshTokens(ctx, o.conns)
 	if err != nil {
 		return nil, err
 	}
-	if err := t.insertPgbenchSessions(ctx); err != nil {
+	if err := t.insertPgbenchSessions(ctx, o.conns*sessionsPerConn); err != nil {
 		return nil, err
 	}
 	if err := t.learnStatements(ctx); err != nil {
@@ -92,19 +125,19 @@ func measureTokenEndpoint(ctx context.Context, o options, s *scene) (figures []*
 	for round := range max(5, o.rounds/2) {
 		fmt.Fprintf(os.Stderr, "token endpoint: round %d\n", round+1)
 		for _, step := range []struct {
-			into *[]float64
-			do   func() (float64, error)
+			into *[]endpointLoad
+			do   func() (endpointLoad, error)
 		}{
-			{&code.Gateway, func() (float64, error) { return t.exchangeCodes(ctx, o.conns) }},
-			{&code.Pgbench, func() (float64, error) { return t.pgbenchCodes(ctx) }},
-			{&refresh.Gateway, func() (float64, error) { return t.refresh(ctx, o.conns, o.duration, tokens) }},
-			{&refresh.Pgbench, func() (float64, error) { return t.pgbenchRefresh(ctx, o.duration) }},
+			{&code.Gateway, func() (endpointLoad, error) { return t.exchangeCodes(ctx, o.conns) }},
+			{&code.Pgbench, func() (endpointLoad, error) { return t.pgbenchCodes(ctx) }},
+			{&refresh.Gateway, func() (endpointLoad, error) { return t.refresh(ctx, o.conns, endpointDuration, tokens) }},
+			{&refresh.Pgbench, func() (endpointLoad, error) { return t.pgbenchRefresh(ctx, o.conns*sessionsPerConn) }},
 		} {
-			rate, err := step.do()
+			load, err := step.do()
 			if err != nil {
 				return nil, err
 			}
-			*step.into = append(*step.into, rate)
+			*step.into = append(*step.into, load)
 		}
 	}
 	if o.profile != "" {
@@ -113,7 +146,33 @@ func measureTokenEndpoint(ctx context.Context, o options, s *scene) (figures []*
 			return err
 		})
 	}
-	return []*endpointFigures{refresh, code}, err
+	return &endpointResults{time.Now().UTC().Truncate(time.Second), thisMachine(ctx), o.conns, []*endpointFigures{refresh, code}}, err
+}
+
+// load runs work on the gateway and accounts for it.
+func (t *tokenEndpoint) load(work func() (*sample, error)) (load endpointLoad, err error) {
+	before, err := t.cpuTimes()
+	if err != nil {
+		return load, err
+	}
+	done, err := work()
+	if err != nil {
+		return load, err
+	}
+	after, err := t.cpuTimes()
+	if err != nil {
+		return load, err
+	}
+	return endpointLoad{
+		PerSecond:      float64(done.Requests) / done.Elapsed.Seconds(),
+		GatewayMicros:  micros(after.gateway-before.gateway, done.Requests),
+		PostgresMicros: micros(after.postgres-before.postgres, done.Requests),
+		ClientMicros:   micros(after.client-before.client, done.Requests),
+	}, nil
+}
+
+func micros(total time.Duration, operations int) float64 {
+	return float64(total.Microseconds()) / float64(max(1, operations))
 }
 
 func codeText(n int) string { return "gpt_ac_bench_" + strconv.Itoa(n) }
@@ -148,7 +207,9 @@ func (t *tokenEndpoint) makeCodes(ctx context.Context, count int) (first int, er
 	if err != nil {
 		return 0, fmt.Errorf("insert codes: %w", err)
 	}
-	return first, nil
+	// Or who plans a statement now would take the tables for small ones.
+	_, err = t.conn.Exec(ctx, `VACUUM ANALYZE gpt_logins, gpt_authorization_codes, gpt_sessions`)
+	return first, err
 }
 
 // post is the bytes of a request to the token endpoint.
@@ -202,59 +263,42 @@ func refreshTokenOf(status int, body []byte, err error) (string, error) {
 	return answer.RefreshToken, err
 }
 
-func (t *tokenEndpoint) exchangeCodes(ctx context.Context, conns int) (float64, error) {
+func (t *tokenEndpoint) exchangeCodes(ctx context.Context, conns int) (endpointLoad, error) {
 	first, err := t.makeCodes(ctx, codesPerRound)
 	if err != nil {
-		return 0, err
+		return endpointLoad{}, err
 	}
 	requests := make([][]byte, codesPerRound)
 	for i := range requests {
 		requests[i] = t.exchangeRequest(first + i)
 	}
-	loaded, err := closedLoop(ctx, t.proxy.address, conns, time.Minute, once(requests))
-	if err == nil && (loaded.Requests < codesPerRound || loaded.Errors > 0) {
-		err = fmt.Errorf("%d of %d codes were not exchanged", codesPerRound-loaded.Requests+loaded.Errors, codesPerRound)
-	}
-	if err != nil {
-		return 0, err
-	}
-	return codesPerRound / loaded.Elapsed.Seconds(), nil
+	return t.load(func() (*sample, error) {
+		loaded, err := closedLoop(ctx, t.proxy.address, conns, time.Minute, once(requests))
+		if err == nil && (loaded.Requests < codesPerRound || loaded.Errors > 0) {
+			err = fmt.Errorf("%d of %d codes were not exchanged", codesPerRound-loaded.Requests+loaded.Errors, codesPerRound)
+		}
+		return loaded, err
+	})
 }
 
 // refresh rotates the tokens for duration; each successor is the next to go.
-func (t *tokenEndpoint) refresh(ctx context.Context, conns int, duration time.Duration, tokens [][]string) (float64, error) {
-	ctx, cancel := context.WithTimeout(ctx, duration)
-	defer cancel()
-	loaded, err := onConnections(t.proxy.address, conns, func(c *connection, i int, s *sample) error {
-		for n := 0; ctx.Err() == nil; n++ {
-			mine := &tokens[i][n%sessionsPerConn]
-			successor, err := refreshTokenOf(c.exchange(t.refreshRequest(*mine)))
-			if err != nil {
-				return err
+func (t *tokenEndpoint) refresh(ctx context.Context, conns int, duration time.Duration, tokens [][]string) (endpointLoad, error) {
+	return t.load(func() (*sample, error) {
+		ctx, cancel := context.WithTimeout(ctx, duration)
+		defer cancel()
+		return onConnections(t.proxy.address, conns, func(c *connection, i int, s *sample) error {
+			for n := 0; ctx.Err() == nil; n++ {
+				mine := &tokens[i][n%sessionsPerConn]
+				successor, err := refreshTokenOf(c.exchange(t.refreshRequest(*mine)))
+				if err != nil {
+					return err
+				}
+				*mine = successor
+				s.Requests++
 			}
-			*mine = successor
-			s.Requests++
-		}
-		return nil
+			return nil
+		})
 	})
-	if err != nil {
-		return 0, err
-	}
-	return float64(loaded.Requests) / loaded.Elapsed.Seconds(), nil
-}
-
-// pgbench's own sessions have ids that it can compute: client * sessionsPerConn
-// + n in the last digits.
-const pgbenchSession = `('00000000-0000-4000-8000-' || lpad(:session::text, 12, '0'))::uuid`
-
-func (t *tokenEndpoint) insertPgbenchSessions(ctx context.Context) error {
-	scopes := []string{"jobs:read"}
-	expires := time.Now().Add(24 * time.Hour)
-	_, err := t.conn.CopyFrom(ctx, pgx.Identifier{"gpt_sessions"}, []string{"id", "user_id", "client_id", "resource", "scopes", "granted_scopes", "expires_at"},
-		pgx.CopyFromSlice(databaseConns*sessionsPerConn, func(i int) ([]any, error) {
-			return []any{fmt.Sprintf("00000000-0000-4000-8000-%012d", i), fmt.Sprintf("pgbench-%d", i), clientID, t.proxy.issuer(), scopes, scopes, expires}, nil
-		}))
-	return err
 }
 
 // learnStatements takes the statements from the server, where the gateway
@@ -317,67 +361,4 @@ func (t *tokenEndpoint) lastStatement(ctx context.Context, like string) (string,
 		return "", fmt.Errorf("find %s: %w", like, err)
 	}
 	return statement, nil
-}
-
-func (t *tokenEndpoint) pgbenchCodes(ctx context.Context) (float64, error) {
-	first, err := t.makeCodes(ctx, codesPerRound)
-	if err != nil {
-		return 0, err
-	}
-	const digest = `sha256(('gpt_ac_bench_' || :code::text)::bytea)`
-	const each = codesPerRound / databaseConns
-	script := fmt.Sprintf("\\set n :n + 1\n\\set code %d + :client_id * %d + :n\n%s;\n\\startpipeline\n%s;\n%s;\n\\endpipeline\n", first, each,
-		withArguments(t.find, digest, "5"),
-		withArguments(t.lock, digest),
-		withArguments(t.redeem, digest, "5", "2592000", "0", "900", "0", "'127.0.0.1'", "'"+uuid.NewString()+"'", "NULL"))
-	return t.pgbench(ctx, script, "-D", "n=-1", "-t", strconv.Itoa(each))
-}
-
-func (t *tokenEndpoint) pgbenchRefresh(ctx context.Context, duration time.Duration) (float64, error) {
-	if _, err := t.conn.Exec(ctx, `UPDATE gpt_sessions SET rt_counter = 0, rt_previous = NULL, rt_rotation = NULL, rotated_at = NULL WHERE user_id LIKE 'pgbench-%'`); err != nil {
-		return 0, err
-	}
-	script := fmt.Sprintf("\\set n :n + 1\n\\set session :client_id * %[1]d + :n %% %[1]d\n\\set counter :n / %[1]d\n%[2]s;\n", sessionsPerConn,
-		withArguments(t.rotate, pgbenchSession, "'"+clientID+"'", ":counter", "30", "0", "900", "'127.0.0.1'", "'"+uuid.NewString()+"'"))
-	return t.pgbench(ctx, script, "-D", "n=-1", "-T", strconv.Itoa(max(1, int(duration.Seconds()))))
-}
-
-// withArguments puts expressions in the place of $1, $2 ...
-func withArguments(statement string, arguments ...string) string {
-	for i := len(arguments); i > 0; i-- { // $10 before $1
-		statement = strings.ReplaceAll(statement, "$"+strconv.Itoa(i), arguments[i-1])
-	}
-	return strings.Join(strings.Fields(statement), " ")
-}
-
-var (
-	tpsLine    = regexp.MustCompile(`tps = ([0-9.]+)`)
-	failedLine = regexp.MustCompile(`number of failed transactions: ([0-9]+)`)
-)
-
-// pgbench returns transactions per second.
-func (t *tokenEndpoint) pgbench(ctx context.Context, script string, arguments ...string) (float64, error) {
-	file := filepath.Join(t.scene.dir, "pgbench.sql")
-	if err := os.WriteFile(file, []byte(script), 0o600); err != nil {
-		return 0, err
-	}
-	cmd := exec.CommandContext(ctx, pgbenchPath(), append(arguments, "-n", "-M", "prepared", "-c", strconv.Itoa(databaseConns), "-j", "2", "-f", file, t.scene.database.DSN())...)
-	out, err := cmd.CombinedOutput()
-	tps, failed := tpsLine.FindSubmatch(out), failedLine.FindSubmatch(out)
-	if err != nil || tps == nil || failed != nil && !bytes.Equal(failed[1], []byte("0")) {
-		return 0, fmt.Errorf("pgbench: %w\n%s", errors.Join(err, errors.New("see its output")), out)
-	}
-	return strconv.ParseFloat(string(tps[1]), 64)
-}
-
-// pgbenchPath is pgbench, which Debian keeps beside the server.
-func pgbenchPath() string {
-	if path, err := exec.LookPath("pgbench"); err == nil {
-		return path
-	}
-	found, _ := filepath.Glob("/usr/lib/postgresql/*/bin/pgbench")
-	if len(found) > 0 {
-		return found[len(found)-1]
-	}
-	return "pgbench"
 }
