@@ -102,6 +102,7 @@ func Open(ctx context.Context, cfg Config) (*DB, error) {
 
 func (db *DB) configure(pc *pgxpool.Config, cfg Config) {
 	pc.BeforeConnect = func(_ context.Context, cc *pgx.ConnConfig) error { db.prepare(cc); return nil }
+	pc.AfterConnect = db.planOnce
 	pc.MaxConns = int32(cfg.MaxConns)
 	pc.PingTimeout = time.Second
 	pc.MaxConnIdleTime = 5 * time.Minute
@@ -122,6 +123,22 @@ func (db *DB) configure(pc *pgxpool.Config, cfg Config) {
 			conn.CustomData()[unreplicatedKey] = true
 		}
 	}
+}
+
+// planOnce has the server keep the plan of each statement. All of them look rows
+// up by their keys, whatever the arguments; left to itself, the server planned
+// the exchange of a code anew each time, for longer than the exchange took. A
+// statement, not a parameter of the connection: poolers refuse those that they
+// do not know. A server that does not know it goes without.
+func (db *DB) planOnce(ctx context.Context, conn *pgx.Conn) error {
+	if db.pooled.Load() { // nothing is prepared
+		return nil
+	}
+	_, err := conn.Exec(ctx, `SET plan_cache_mode = force_generic_plan`)
+	if conn.IsClosed() {
+		return fmt.Errorf("set plan_cache_mode: %w", err)
+	}
+	return nil
 }
 
 // brokenBy reports whether the connection is of no more use: the server shuts

@@ -48,3 +48,18 @@ func TestServerThatMayLoseCommitsIsReported(t *testing.T) {
 		t.Errorf("logged: %v", seen.All())
 	}
 }
+
+// TestStatementsArePlannedOnce: planning the exchange of a code takes longer
+// than doing it.
+func TestStatementsArePlannedOnce(t *testing.T) {
+	t.Parallel()
+	s := newScene(t)
+	s.exec(`CREATE TABLE seen (mode text)`)
+	s.exec(`CREATE FUNCTION note_mode() RETURNS trigger LANGUAGE plpgsql AS $$
+		BEGIN INSERT INTO public.seen VALUES (current_setting('plan_cache_mode')); RETURN NEW; END $$`)
+	s.exec(`CREATE TRIGGER note_mode BEFORE INSERT ON gpt_sessions FOR EACH ROW EXECUTE FUNCTION note_mode()`)
+	s.session("jobs:read")
+	if n := s.count(`SELECT count(*) FROM seen WHERE mode = 'force_generic_plan'`); n != 1 {
+		t.Error("the plan of a redemption is not kept")
+	}
+}
