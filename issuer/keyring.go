@@ -30,8 +30,10 @@ type KeyRing struct {
 type ringKeys struct {
 	signer *ecdsa.PrivateKey
 	kid    string
-	verify map[string]*ecdsa.PublicKey
-	jwks   []byte // the JWKS document
+	// headers of the tokens that it signs, encoded, by type.
+	headers map[string]string
+	verify  map[string]*ecdsa.PublicKey
+	jwks    []byte // the JWKS document
 }
 
 // NewStaticKeyRing is a ring of configured keys: the first signs, the others
@@ -122,11 +124,13 @@ func (k *KeyRing) load(ctx context.Context, sealed []SealedKey) error {
 }
 
 func (k *KeyRing) become(state *ringKeys, public []jwk.Key) error {
-	doc, err := json.Marshal(map[string][]jwk.Key{"keys": public})
-	if err != nil {
+	var err error
+	if state.jwks, err = json.Marshal(map[string][]jwk.Key{"keys": public}); err != nil {
 		return fmt.Errorf("key ring: %w", err)
 	}
-	state.jwks = doc
+	if state.headers, err = tokenHeaders(state.kid); err != nil {
+		return fmt.Errorf("key ring: %w", err)
+	}
 	k.keys.Store(state)
 	return nil
 }
