@@ -43,9 +43,9 @@ func (t *tokenEndpoint) pgbenchCodes(ctx context.Context) (endpointLoad, error) 
 	const digest = `sha256(('gpt_ac_bench_' || :code::text)::bytea)`
 	const each = codesPerRound / databaseConns
 	script := fmt.Sprintf("\\set n :n + 1\n\\set code %d + :client_id * %d + :n\n%s;\n\\startpipeline\n%s;\n%s;\n\\endpipeline\n", first, each,
-		withArguments(t.find, digest, ":attempts"),
+		withArguments(t.find, "array["+digest+"]", ":attempts"),
 		withArguments(t.lock, digest),
-		withArguments(t.redeem, digest, ":attempts", ":ttl", ":idle", ":access", ":limit", ":address", ":request", "NULL"))
+		withArguments(t.redeem, digest, ":attempts", ":ttl", ":idle", ":access", ":limit", ":address", ":request", "NULL", ":agent"))
 	return t.pgbench(ctx, script, codesPerRound, "-t", strconv.Itoa(each),
 		"-D", "attempts=5", "-D", "ttl=2592000", "-D", "idle=0", "-D", "access=900", "-D", "limit=0")
 }
@@ -59,7 +59,7 @@ func (t *tokenEndpoint) pgbenchRefresh(ctx context.Context, sessions int) (endpo
 		return endpointLoad{}, err
 	}
 	script := fmt.Sprintf("\\set n :n + 1\n\\set session :client_id * %[1]d + :n %% %[1]d\n\\set counter :n / %[1]d\n%[2]s;\n", sessions/databaseConns,
-		withArguments(t.rotate, pgbenchSession, ":client", ":counter", ":grace", ":idle", ":access", ":address", ":request"))
+		withArguments(t.rotate, pgbenchSession, ":client", ":counter", ":grace", ":idle", ":access", ":address", ":request", ":agent"))
 	return t.pgbench(ctx, script, 0, "-T", strconv.Itoa(int(endpointDuration.Seconds())),
 		"-D", "client="+clientID, "-D", "grace=60", "-D", "idle=0", "-D", "access=900")
 }
@@ -91,7 +91,7 @@ func (t *tokenEndpoint) pgbench(ctx context.Context, script string, want int, ar
 	if err != nil {
 		return endpointLoad{}, err
 	}
-	cmd := exec.CommandContext(ctx, pgbenchPath(), append(arguments, "-D", "n=-1", "-D", "address=127.0.0.1", "-D", "request="+uuid.NewString(), "-n", "-M", "prepared", "-c", strconv.Itoa(databaseConns), "-j", "2", "-f", file, t.scene.database.DSN())...)
+	cmd := exec.CommandContext(ctx, pgbenchPath(), append(arguments, "-D", "n=-1", "-D", "address=127.0.0.1", "-D", "request="+uuid.NewString(), "-D", "agent=bench", "-n", "-M", "prepared", "-c", strconv.Itoa(databaseConns), "-j", "2", "-f", file, t.scene.database.DSN())...)
 	out, err := cmd.CombinedOutput()
 	tps, processed, failed := tpsLine.FindSubmatch(out), processedLine.FindSubmatch(out), failedLine.FindSubmatch(out)
 	if err != nil || tps == nil || processed == nil || failed != nil && !bytes.Equal(failed[1], []byte("0")) {

@@ -1,10 +1,10 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/base64"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -109,7 +109,7 @@ func measureTokenEndpoint(ctx context.Context, o options, s *scene) (results *en
 	}
 
 	// 1. Sessions to refresh: as many over HTTP as for pgbench.
-	tokens, err := t.refreshTokens(ctx, o.conns)
+	requests, err := t.refreshRequests(ctx, o.conns)
 	if err != nil {
 		return nil, err
 	}
@@ -130,7 +130,7 @@ func measureTokenEndpoint(ctx context.Context, o options, s *scene) (results *en
 		}{
 			{&code.Gateway, func() (endpointLoad, error) { return t.exchangeCodes(ctx, o.conns) }},
 			{&code.Pgbench, func() (endpointLoad, error) { return t.pgbenchCodes(ctx) }},
-			{&refresh.Gateway, func() (endpointLoad, error) { return t.refresh(ctx, o.conns, endpointDuration, tokens) }},
+			{&refresh.Gateway, func() (endpointLoad, error) { return t.refresh(ctx, o.conns, endpointDuration, requests) }},
 			{&refresh.Pgbench, func() (endpointLoad, error) { return t.pgbenchRefresh(ctx, o.conns*sessionsPerConn) }},
 		} {
 			load, err := step.do()
@@ -141,10 +141,17 @@ func measureTokenEndpoint(ctx context.Context, o options, s *scene) (results *en
 		}
 	}
 	if o.profile != "" {
-		err = p.writeProfile(ctx, o.profile, "refresh", func(duration time.Duration) error {
-			_, err := t.refresh(ctx, o.conns, duration, tokens)
+		err = errors.Join(p.writeProfile(ctx, o.profile, "refresh", func(duration time.Duration) error {
+			_, err := t.refresh(ctx, o.conns, duration, requests)
 			return err
-		})
+		}), p.writeProfile(ctx, o.profile, "code-exchange", func(duration time.Duration) error {
+			for end := time.Now().Add(duration); time.Now().Before(end); {
+				if _, err := t.exchangeCodes(ctx, o.conns); err != nil {
+					return err
+				}
+			}
+			return nil
+		}))
 	}
 	return &endpointResults{time.Now().UTC().Truncate(time.Second), thisMachine(ctx), o.conns, []*endpointFigures{refresh, code}}, err
 }
@@ -224,43 +231,45 @@ func (t *tokenEndpoint) exchangeRequest(n int) []byte {
 	return t.post(url.Values{"grant_type": {"authorization_code"}, "code": {codeText(n)}, "code_verifier": {codeVerifier}, "redirect_uri": {redirectURI}})
 }
 
-func (t *tokenEndpoint) refreshRequest(token string) []byte {
-	return t.post(url.Values{"grant_type": {"refresh_token"}, "refresh_token": {token}})
+// refreshRequest ends with the token.
+func (t *tokenEndpoint) refreshRequest(token []byte) []byte {
+	return t.post(url.Values{"grant_type": {"refresh_token"}, "refresh_token": {string(token)}})
 }
 
-// refreshTokens exchanges codes for refresh tokens, sessionsPerConn for each
-// connection.
-func (t *tokenEndpoint) refreshTokens(ctx context.Context, conns int) ([][]string, error) {
+// refreshRequests exchanges codes for refresh tokens, sessionsPerConn for each
+// connection, and returns the requests that bring them.
+func (t *tokenEndpoint) refreshRequests(ctx context.Context, conns int) ([][][]byte, error) {
 	first, err := t.makeCodes(ctx, conns*sessionsPerConn)
 	if err != nil {
 		return nil, err
 	}
-	tokens := make([][]string, conns)
+	requests := make([][][]byte, conns)
 	_, err = onConnections(t.proxy.address, conns, func(c *connection, i int, _ *sample) error {
 		for n := range sessionsPerConn {
 			token, err := refreshTokenOf(c.exchange(t.exchangeRequest(first + i*sessionsPerConn + n)))
 			if err != nil {
 				return err
 			}
-			tokens[i] = append(tokens[i], token)
+			requests[i] = append(requests[i], t.refreshRequest(token))
 		}
 		return nil
 	})
-	return tokens, err
+	return requests, err
 }
 
-func refreshTokenOf(status int, body []byte, err error) (string, error) {
-	var answer struct {
-		RefreshToken string `json:"refresh_token"`
+// refreshTokenOf finds the refresh token in an answer without reading the rest:
+// the generator shares the machine with what it measures. It is valid until the
+// connection's next answer.
+func refreshTokenOf(status int, body []byte, err error) ([]byte, error) {
+	if err != nil {
+		return nil, err
 	}
-	switch {
-	case err != nil:
-		return "", err
-	case status != http.StatusOK:
-		return "", fmt.Errorf("token endpoint: %d %s", status, body)
+	_, rest, found := bytes.Cut(body, []byte(`"refresh_token":"`))
+	token, _, ended := bytes.Cut(rest, []byte(`"`))
+	if status != http.StatusOK || !found || !ended {
+		return nil, fmt.Errorf("token endpoint: %d %s", status, body)
 	}
-	err = json.Unmarshal(body, &answer)
-	return answer.RefreshToken, err
+	return token, nil
 }
 
 func (t *tokenEndpoint) exchangeCodes(ctx context.Context, conns int) (endpointLoad, error) {
@@ -281,84 +290,23 @@ func (t *tokenEndpoint) exchangeCodes(ctx context.Context, conns int) (endpointL
 	})
 }
 
-// refresh rotates the tokens for duration; each successor is the next to go.
-func (t *tokenEndpoint) refresh(ctx context.Context, conns int, duration time.Duration, tokens [][]string) (endpointLoad, error) {
+// refresh rotates the tokens for duration; each successor takes the place of
+// its predecessor in the request.
+func (t *tokenEndpoint) refresh(ctx context.Context, conns int, duration time.Duration, requests [][][]byte) (endpointLoad, error) {
 	return t.load(func() (*sample, error) {
 		ctx, cancel := context.WithTimeout(ctx, duration)
 		defer cancel()
 		return onConnections(t.proxy.address, conns, func(c *connection, i int, s *sample) error {
 			for n := 0; ctx.Err() == nil; n++ {
-				mine := &tokens[i][n%sessionsPerConn]
-				successor, err := refreshTokenOf(c.exchange(t.refreshRequest(*mine)))
+				request := requests[i][n%sessionsPerConn]
+				successor, err := refreshTokenOf(c.exchange(request))
 				if err != nil {
 					return err
 				}
-				*mine = successor
+				copy(request[len(request)-len(successor):], successor)
 				s.Requests++
 			}
 			return nil
 		})
 	})
-}
-
-// learnStatements takes the statements from the server, where the gateway
-// has just run them, so that pgbench runs exactly those. For each there is a
-// request after which it is the last one of its connection.
-func (t *tokenEndpoint) learnStatements(ctx context.Context) (err error) {
-	first, err := t.makeCodes(ctx, 3)
-	if err != nil {
-		return err
-	}
-	c, err := dial(t.proxy.address)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = c.conn.Close() }()
-
-	// 1. A code that nobody issued is looked for and not found.
-	if _, _, err := c.exchange(t.exchangeRequest(-1)); err != nil {
-		return err
-	}
-	if t.find, err = t.lastStatement(ctx, "%SELECT c.request_id%"); err != nil {
-		return err
-	}
-	// 2. A redemption waits for the lock of its user.
-	const lock, unlock = `SELECT pg_advisory_lock(hashtext('gpt_user'), hashtext($1))`, `SELECT pg_advisory_unlock_all()`
-	if _, err := t.conn.Exec(ctx, lock, "user-"+codeText(first)); err != nil {
-		return err
-	}
-	exchanged := make(chan error, 1)
-	var token string
-	go func() {
-		token, err = refreshTokenOf(c.exchange(t.exchangeRequest(first)))
-		exchanged <- err
-	}()
-	for range 100 {
-		if t.lock, err = t.lastStatement(ctx, "%pg_advisory_xact_lock%gpt_authorization_codes%"); err == nil {
-			break
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
-	_, unlockErr := t.conn.Exec(ctx, unlock)
-	if err := errors.Join(err, unlockErr, <-exchanged); err != nil {
-		return err
-	}
-	// 3. It ends with the redemption, 4. and a refresh with the rotation.
-	if t.redeem, err = t.lastStatement(ctx, "%code AS MATERIALIZED%"); err != nil {
-		return err
-	}
-	if _, err := refreshTokenOf(c.exchange(t.refreshRequest(token))); err != nil {
-		return err
-	}
-	t.rotate, err = t.lastStatement(ctx, "%rt_rotation%")
-	return err
-}
-
-func (t *tokenEndpoint) lastStatement(ctx context.Context, like string) (string, error) {
-	var statement string
-	err := t.conn.QueryRow(ctx, `SELECT query FROM pg_stat_activity WHERE query LIKE $1 AND pid <> pg_backend_pid() LIMIT 1`, like).Scan(&statement)
-	if err != nil {
-		return "", fmt.Errorf("find %s: %w", like, err)
-	}
-	return statement, nil
 }

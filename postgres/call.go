@@ -56,15 +56,24 @@ func believing(do call) call {
 		if !errors.Is(err, pgx.ErrNoRows) {
 			return err
 		}
-		var primary bool
-		if failed := conn.QueryRow(ctx, `SELECT `+takesWrites).Scan(&primary); failed != nil {
-			return failed
-		}
-		if !primary {
-			return errReadOnly
+		if doubt := believe(ctx, conn); doubt != nil {
+			return doubt
 		}
 		return err
 	}
+}
+
+// believe returns errReadOnly when the server is none to believe that there is no
+// row.
+func believe(ctx context.Context, conn *pgxpool.Conn) error {
+	var primary bool
+	if err := conn.QueryRow(ctx, `SELECT `+takesWrites).Scan(&primary); err != nil {
+		return err
+	}
+	if !primary {
+		return errReadOnly
+	}
+	return nil
 }
 
 // write runs a step that commits. It always answers within the deadline, also
@@ -158,6 +167,13 @@ func wrap(step string, err error) error {
 func hasCode(err error, code string) bool {
 	var pgErr *pgconn.PgError
 	return errors.As(err, &pgErr) && pgErr.Code == code
+}
+
+// rolledBack reports whether the server refused a statement that was a
+// transaction of its own, and said so: nothing of it remains.
+func rolledBack(err error) bool {
+	var pgErr *pgconn.PgError
+	return errors.As(err, &pgErr) && !brokenBy(pgErr)
 }
 
 const (

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/caddy-scope/caddy-scope/issuer"
@@ -39,26 +40,73 @@ func (s *Store) CreateAuthorizationCode(ctx context.Context, c issuer.Authorizat
 	})
 }
 
-// FindAuthorizationCode is described at issuer.CodeStore.
-func (s *Store) FindAuthorizationCode(ctx context.Context, digest issuer.Digest) (c issuer.AuthorizationCode, err error) {
-	err = s.db.read(ctx, "find authorization code", func(ctx context.Context, conn *pgxpool.Conn) error {
-		var scopes []string
-		var used *time.Time
-		err := conn.QueryRow(ctx, s.db.sql(`
-			SELECT c.request_id::text, c.client_id, c.user_id, coalesce(c.login_id::text, ''), c.redirect_uri, c.redirect_uri_sent, c.resource,
-				c.scopes, coalesce(c.code_challenge, ''), c.auth_time, coalesce(c.dpop_jkt, ''), coalesce(c.nonce, ''), c.used_at
-			FROM {s}.gpt_authorization_codes c
-			WHERE c.code_hash = $1 AND NOT c.adopted AND c.expires_at > clock_timestamp() AND c.failed_attempts < $2
-				AND (c.used_at IS NOT NULL OR c.login_id IS NOT NULL)`), digest[:], maxFailedRedemptions).
-			Scan(&c.RequestID, &c.ClientID, &c.UserID, &c.LoginID, &c.RedirectURI, &c.RedirectURISent, &c.Resource, &scopes, &c.CodeChallenge, &c.AuthTime, &c.DPoPKey, &c.Nonce, &used)
-		c.Digest, c.Scopes = digest, oauth.NewScopeSet(scopes...)
-		if used != nil {
-			c.RedeemedAt = *used
+const findCodesSQL = `
+	SELECT c.code_hash, c.request_id::text, c.client_id, c.user_id, coalesce(c.login_id::text, ''), c.redirect_uri, c.redirect_uri_sent, c.resource,
+		c.scopes, coalesce(c.code_challenge, ''), c.auth_time, coalesce(c.dpop_jkt, ''), coalesce(c.nonce, ''), c.used_at
+	FROM {s}.gpt_authorization_codes c
+	WHERE c.code_hash = ANY ($1) AND NOT c.adopted AND c.expires_at > clock_timestamp() AND c.failed_attempts < $2
+		AND (c.used_at IS NOT NULL OR c.login_id IS NOT NULL)`
+
+// FindAuthorizationCode is described at issuer.CodeStore. Concurrent ones share
+// round trips.
+func (s *Store) FindAuthorizationCode(ctx context.Context, digest issuer.Digest) (issuer.AuthorizationCode, error) {
+	code, err := s.codes.join(ctx, digest)
+	return code, wrap("find authorization code", err)
+}
+
+func (s *Store) findCodes(ctx context.Context, batch []*passenger[issuer.Digest, issuer.AuthorizationCode]) {
+	digests := make(pgtype.FlatArray[[]byte], len(batch))
+	for i, p := range batch {
+		digests[i] = p.ask[:]
+	}
+	found := make(map[issuer.Digest]issuer.AuthorizationCode, len(batch))
+	err := s.db.read(ctx, "read authorization codes", func(ctx context.Context, conn *pgxpool.Conn) error {
+		clear(found) // of a first try
+		rows, err := conn.Query(ctx, s.db.sql(findCodesSQL), digests, maxFailedRedemptions)
+		if err != nil {
+			return err
 		}
-		return err
+		defer rows.Close()
+		for rows.Next() {
+			code, err := scanCode(rows)
+			if err != nil {
+				return err
+			}
+			found[code.Digest] = code
+		}
+		if err := rows.Err(); err != nil || len(found) == len(batch) {
+			return err
+		}
+		return believe(ctx, conn)
 	})
+	for _, p := range batch {
+		code, ok := found[p.ask]
+		switch {
+		case err != nil:
+			p.err = err
+		case !ok:
+			p.err = issuer.ErrNotFound
+		default:
+			p.answer = code
+		}
+	}
+}
+
+func scanCode(row pgx.Row) (c issuer.AuthorizationCode, err error) {
+	var digest []byte
+	var scopes []string
+	var used *time.Time
+	err = row.Scan(&digest, &c.RequestID, &c.ClientID, &c.UserID, &c.LoginID, &c.RedirectURI, &c.RedirectURISent, &c.Resource,
+		&scopes, &c.CodeChallenge, &c.AuthTime, &c.DPoPKey, &c.Nonce, &used)
+	if err == nil && len(digest) != len(c.Digest) {
+		err = errors.New("the digest of a code is cut off")
+	}
 	if err != nil {
 		return issuer.AuthorizationCode{}, err
+	}
+	c.Digest, c.Scopes = issuer.Digest(digest), oauth.NewScopeSet(scopes...)
+	if used != nil {
+		c.RedeemedAt = *used
 	}
 	return c, nil
 }

@@ -4,41 +4,68 @@ import (
 	"context"
 	"encoding/hex"
 	"errors"
+	"strings"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/caddy-scope/caddy-scope/issuer"
 )
 
-// One UPDATE of one row. The clock is read after the row's lock was waited for
-// (clock_timestamp(), not now()): with the statement's own time the losers of an
-// honest race would find rotated_at in their future. A repeated counter moves
-// nothing but tokens_expire_at. rt_rotation tells the two apart afterwards, and
-// rt_previous whether the counter was above the row's.
-const rotateSQL = `
-	WITH rotated AS (
+// rotateSQL is one UPDATE of one row. The clock is read after the row's lock was
+// waited for (clock_timestamp(), not now()): with the statement's own time the
+// losers of an honest race would find rotated_at in their future. A repeated
+// counter moves nothing but tokens_expire_at. rt_rotation tells the two apart
+// afterwards, and rt_previous whether the counter was above the row's.
+//
+// The row is the one of source, and the arguments are those that it names: $1
+// and so on, or columns of it.
+func rotateSQL(source string, a rotationArguments) string {
+	return strings.NewReplacer("{source}", source, "{id}", a.id, "{client}", a.client, "{counter}", a.counter, "{grace}", a.grace,
+		"{idle}", a.idle, "{ttl}", a.ttl, "{address}", a.address, "{request}", a.request, "{agent}", a.agent).Replace(`
+	rotated AS (
 		UPDATE {s}.gpt_sessions SET
-			rt_previous = CASE WHEN $3::bigint >= rt_counter THEN rt_counter ELSE rt_previous END,
-			rt_counter = CASE WHEN $3::bigint >= rt_counter THEN $3::bigint + 1 ELSE rt_counter END,
-			rt_rotation = CASE WHEN $3::bigint >= rt_counter THEN pg_current_xact_id() ELSE rt_rotation END,
-			rotated_at = CASE WHEN $3::bigint >= rt_counter THEN clock_timestamp() ELSE rotated_at END,
-			last_active = CASE WHEN $3::bigint >= rt_counter THEN clock_timestamp() ELSE last_active END,
-			idle_expires_at = CASE WHEN $3::bigint < rt_counter THEN idle_expires_at
-				WHEN $5::float8 > 0 THEN clock_timestamp() + make_interval(secs => $5::float8) END,
-			client_address = CASE WHEN $3::bigint >= rt_counter THEN $7::text ELSE client_address END,
-			client_agent = CASE WHEN $3::bigint >= rt_counter THEN $9::text ELSE client_agent END,
-			tokens_expire_at = greatest(tokens_expire_at, clock_timestamp() + make_interval(secs => $6::float8))
-		WHERE id = $1 AND client_id = $2 AND ` + live + `
-			AND ($3::bigint >= rt_counter
-				OR ($3::bigint = rt_counter - 1 AND rotated_at <= clock_timestamp() AND clock_timestamp() < rotated_at + make_interval(secs => $4::float8)))
-		RETURNING *, coalesce(rt_rotation = pg_current_xact_id(), false) AS moved),
+			rt_previous = CASE WHEN {counter} >= rt_counter THEN rt_counter ELSE rt_previous END,
+			rt_counter = CASE WHEN {counter} >= rt_counter THEN {counter} + 1 ELSE rt_counter END,
+			rt_rotation = CASE WHEN {counter} >= rt_counter THEN pg_current_xact_id() ELSE rt_rotation END,
+			rotated_at = CASE WHEN {counter} >= rt_counter THEN clock_timestamp() ELSE rotated_at END,
+			last_active = CASE WHEN {counter} >= rt_counter THEN clock_timestamp() ELSE last_active END,
+			idle_expires_at = CASE WHEN {counter} < rt_counter THEN idle_expires_at
+				WHEN {idle} > 0 THEN clock_timestamp() + make_interval(secs => {idle}) END,
+			client_address = CASE WHEN {counter} >= rt_counter THEN {address} ELSE client_address END,
+			client_agent = CASE WHEN {counter} >= rt_counter THEN {agent} ELSE client_agent END,
+			tokens_expire_at = greatest(tokens_expire_at, clock_timestamp() + make_interval(secs => {ttl}))
+		{source}
+		WHERE id = {id} AND client_id = {client} AND ` + live + `
+			AND ({counter} >= rt_counter
+				OR ({counter} = rt_counter - 1 AND rotated_at <= clock_timestamp() AND clock_timestamp() < rotated_at + make_interval(secs => {grace})))
+		RETURNING gpt_sessions.*, coalesce(rt_rotation = pg_current_xact_id(), false) AS moved,
+			{counter} AS presented, {address} AS address, {request} AS request),
 	event AS (
 		INSERT INTO {s}.gpt_oauth_events (event_type, user_id, client_id, session_id, ip_address, request_id, metadata)
-		SELECT 'gpt.oauth.counter_ahead', user_id, client_id, id, $7::text, $8::text, jsonb_build_object('row', rt_previous, 'presented', $3::bigint)
-		FROM rotated WHERE moved AND rt_previous < $3::bigint)
-	SELECT ` + sessionColumns + `, moved FROM rotated`
+		SELECT 'gpt.oauth.counter_ahead', user_id, client_id, id, address, request, jsonb_build_object('row', rt_previous, 'presented', presented)
+		FROM rotated WHERE moved AND rt_previous < presented)
+	SELECT ` + sessionColumns + `, moved FROM rotated`)
+}
+
+// rotationArguments are expressions of SQL.
+type rotationArguments struct{ id, client, counter, grace, idle, ttl, address, request, agent string }
+
+var rotateOneSQL = "WITH" + rotateSQL("", rotationArguments{"$1", "$2", "$3::bigint", "$4::float8", "$5::float8", "$6::float8", "$7::text", "$8::text", "$9::text"})
+
+// rotateManySQL moves the rows that nobody holds: a row that somebody else is at
+// must not keep the others waiting, and the order of the rows does not matter
+// since it waits for none.
+var rotateManySQL = `
+	WITH asked AS MATERIALIZED (
+		SELECT * FROM unnest($1::uuid[], $2::text[], $3::bigint[], $4::float8[], $5::float8[], $6::float8[], $7::text[], $8::text[], $9::text[])
+			AS a (a_id, a_client, a_counter, a_grace, a_idle, a_ttl, a_address, a_request, a_agent)),
+	free AS MATERIALIZED (
+		SELECT id AS free_id FROM {s}.gpt_sessions WHERE id = ANY ($1) FOR NO KEY UPDATE SKIP LOCKED),` +
+	rotateSQL("FROM free JOIN asked ON a_id = free_id", rotationArguments{"free_id", "a_client", "a_counter", "a_grace", "a_idle", "a_ttl", "a_address", "a_request", "a_agent"})
 
 const replayedSQL = `
 	WITH revoked AS (
@@ -50,26 +77,116 @@ const replayedSQL = `
 		SELECT 'gpt.oauth.replay_detected', user_id, client_id, id, $4::text, $5::text, jsonb_build_object('what', 'refresh_token', 'row', rt_counter, 'presented', $3::bigint) FROM revoked)
 	SELECT true FROM revoked`
 
-// RotateRefreshToken is described at issuer.SessionStore.
+// maxRotations in one trip: enough to make the commit cheap, few enough that
+// nobody waits long for the others.
+const maxRotations = 256
+
+// rotation is a refresh that wants to go along with others.
+type rotation struct {
+	issuer.Rotation
+	id     uuid.UUID
+	origin issuer.Origin
+}
+
+// errAlone: the trip left this one out, and nothing has changed for it.
+var errAlone = errors.New("go alone")
+
+// RotateRefreshToken is described at issuer.SessionStore. Concurrent ones share
+// a statement and its commit as long as nothing is in the way of any; what is
+// out of the ordinary (a token that does not hold, a row that somebody else
+// holds, a second refresh of one session) is decided alone. ADR 18.
 func (s *Store) RotateRefreshToken(ctx context.Context, r issuer.Rotation, origin issuer.Origin) (rotated issuer.Rotated, err error) {
 	const step = "rotate refresh token"
 	id, ok := parseID(r.SessionID)
 	if !ok || r.Counter < 0 {
 		return rotated, wrap(step, issuer.ErrNotFound)
 	}
-	err = s.db.write(ctx, step, func(ctx context.Context, conn *pgxpool.Conn) error {
-		var moved bool
-		session, err := scanSession(conn.QueryRow(ctx, s.db.sql(rotateSQL), id, r.ClientID, r.Counter, r.Grace.Seconds(), r.IdleTTL.Seconds(),
-			r.AccessTokenTTL.Seconds(), address(origin), requestID(origin), orNull(origin.Agent)), &moved)
-		if err == nil {
-			rotated = issuer.Rotated{Session: session, Repeated: !moved}
-			return nil
+	if err := ctx.Err(); err != nil {
+		return rotated, wrap(step, err)
+	}
+	// One deadline for all of it, in the queue too.
+	ctx, cancel := s.db.deadline(ctx)
+	defer cancel()
+	own := rotation{r, id, origin}
+	if rotated, err = s.rotations.join(ctx, own); errors.Is(err, errAlone) {
+		return s.rotateOne(ctx, own)
+	}
+	return rotated, err
+}
+
+// rotateMany moves what it can in one statement.
+func (s *Store) rotateMany(ctx context.Context, batch []*passenger[rotation, issuer.Rotated]) {
+	byID := make(map[string]*passenger[rotation, issuer.Rotated], len(batch))
+	var a rotationColumns
+	for _, p := range batch {
+		p.err = errAlone
+		if byID[p.ask.SessionID] == nil { // one statement changes a row once
+			byID[p.ask.SessionID] = p
+			a.add(&p.ask)
 		}
+	}
+	var moved []issuer.Rotated
+	err := s.db.write(ctx, "rotate refresh tokens", func(ctx context.Context, conn *pgxpool.Conn) error {
+		moved = moved[:0]
+		rows, err := conn.Query(ctx, s.db.sql(rotateManySQL), a.ids, a.clients, a.counters, a.graces, a.idles, a.ttls, a.addresses, a.requests, a.agents)
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		for rows.Next() {
+			r, err := scanRotated(rows)
+			if err != nil {
+				return err
+			}
+			moved = append(moved, r)
+		}
+		return rows.Err()
+	})
+	switch {
+	case rolledBack(err): // for the sake of one perhaps
+	case err != nil:
+		for _, p := range batch {
+			p.err = err
+		}
+	default:
+		for _, r := range moved {
+			p := byID[r.Session.ID]
+			p.answer, p.err = r, nil
+		}
+	}
+}
+
+// rotationColumns are the arguments of rotateManySQL.
+type rotationColumns struct {
+	ids                         pgtype.FlatArray[pgtype.UUID] // encoded without reflection
+	clients                     pgtype.FlatArray[string]
+	counters                    pgtype.FlatArray[int64]
+	graces, idles, ttls         pgtype.FlatArray[float64]
+	addresses, requests, agents pgtype.FlatArray[*string]
+}
+
+func (c *rotationColumns) add(r *rotation) {
+	c.ids = append(c.ids, pgtype.UUID{Bytes: r.id, Valid: true})
+	c.clients = append(c.clients, r.ClientID)
+	c.counters = append(c.counters, r.Counter)
+	c.graces = append(c.graces, r.Grace.Seconds())
+	c.idles = append(c.idles, r.IdleTTL.Seconds())
+	c.ttls = append(c.ttls, r.AccessTokenTTL.Seconds())
+	c.addresses = append(c.addresses, address(r.origin))
+	c.requests = append(c.requests, requestID(r.origin))
+	c.agents = append(c.agents, orNull(r.origin.Agent))
+}
+
+// rotateOne waits for the row, and finds out why a token does not hold.
+func (s *Store) rotateOne(ctx context.Context, r rotation) (rotated issuer.Rotated, err error) {
+	err = s.db.write(ctx, "rotate refresh token", func(ctx context.Context, conn *pgxpool.Conn) error {
+		rotated, err = scanRotated(conn.QueryRow(ctx, s.db.sql(rotateOneSQL), r.id, r.ClientID, r.Counter, r.Grace.Seconds(), r.IdleTTL.Seconds(),
+			r.AccessTokenTTL.Seconds(), address(r.origin), requestID(r.origin), orNull(r.origin.Agent)))
 		if !errors.Is(err, pgx.ErrNoRows) {
 			return err
 		}
 		var replayed bool
-		if err := conn.QueryRow(ctx, s.db.sql(replayedSQL), id, r.ClientID, r.Counter, address(origin), requestID(origin)).Scan(&replayed); err != nil {
+		if err := conn.QueryRow(ctx, s.db.sql(replayedSQL), r.id, r.ClientID, r.Counter, address(r.origin), requestID(r.origin)).Scan(&replayed); err != nil {
 			return err
 		}
 		return issuer.ErrReplayed
@@ -78,6 +195,12 @@ func (s *Store) RotateRefreshToken(ctx context.Context, r issuer.Rotation, origi
 		return issuer.Rotated{}, err
 	}
 	return rotated, nil
+}
+
+func scanRotated(row pgx.Row) (issuer.Rotated, error) {
+	var moved bool
+	session, err := scanSession(row, &moved)
+	return issuer.Rotated{Session: session, Repeated: !moved}, err
 }
 
 // FindAdoptedRefreshToken is described at issuer.SessionStore. A token that the

@@ -35,7 +35,7 @@ var _ validator.SessionReader = (*SessionReader)(nil)
 // NewSessionReader returns a reader of db.
 func NewSessionReader(db *DB) *SessionReader {
 	r := &SessionReader{db: db, scopes: map[string]oauth.ScopeSet{}}
-	r.trips = sharedTrips[uuid.UUID, *validator.Session]{what: "session reads", limit: db.tripLimit(), run: r.readAll}
+	r.trips = sharedTrips[uuid.UUID, *validator.Session]{what: "session reads", atOnce: 2, limit: db.tripLimit(), run: r.readAll}
 	return r
 }
 

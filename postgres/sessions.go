@@ -3,31 +3,72 @@ package postgres
 import (
 	"context"
 
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/caddy-scope/caddy-scope/issuer"
 )
 
-// FindSession is described at issuer.SessionStore.
-func (s *Store) FindSession(ctx context.Context, sessionID, clientID string) (session issuer.Session, err error) {
+// FindSession is described at issuer.SessionStore. Concurrent ones share round
+// trips.
+func (s *Store) FindSession(ctx context.Context, sessionID, clientID string) (issuer.Session, error) {
 	const step = "find session"
 	id, ok := parseID(sessionID)
 	if !ok {
-		return session, wrap(step, issuer.ErrNotFound)
+		return issuer.Session{}, wrap(step, issuer.ErrNotFound)
 	}
-	err = s.db.read(ctx, step, func(ctx context.Context, conn *pgxpool.Conn) error {
-		var primary bool
-		session, err = scanSession(conn.QueryRow(ctx, s.db.sql(`SELECT `+sessionColumns+`, `+takesWrites+` FROM {s}.gpt_sessions WHERE id = $1 AND client_id = $2 AND `+live), id, clientID), &primary)
-		if err == nil && !primary { // introspection would believe it
-			return errReadOnly
-		}
-		return err
-	})
+	session, err := s.sessions.join(ctx, id)
+	if err == nil && session.ClientID != clientID {
+		err = issuer.ErrNotFound
+	}
 	if err != nil {
-		return issuer.Session{}, err
+		return issuer.Session{}, wrap(step, err)
 	}
 	return session, nil
+}
+
+func (s *Store) findSessions(ctx context.Context, batch []*passenger[uuid.UUID, issuer.Session]) {
+	ids := make(pgtype.FlatArray[pgtype.UUID], len(batch))
+	for i, p := range batch {
+		ids[i] = pgtype.UUID{Bytes: p.ask, Valid: true}
+	}
+	found := make(map[string]issuer.Session, len(batch))
+	err := s.db.read(ctx, "read sessions", func(ctx context.Context, conn *pgxpool.Conn) error {
+		clear(found) // of a first try
+		rows, err := conn.Query(ctx, s.db.sql(`SELECT `+sessionColumns+`, `+takesWrites+` FROM {s}.gpt_sessions WHERE id = ANY ($1) AND `+live), ids)
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		for rows.Next() {
+			var primary bool
+			session, err := scanSession(rows, &primary)
+			if err == nil && !primary { // introspection would believe it
+				err = errReadOnly
+			}
+			if err != nil {
+				return err
+			}
+			found[session.ID] = session
+		}
+		if err := rows.Err(); err != nil || len(found) == len(batch) {
+			return err
+		}
+		return believe(ctx, conn)
+	})
+	for _, p := range batch {
+		session, ok := found[p.ask.String()]
+		switch {
+		case err != nil:
+			p.err = err
+		case !ok:
+			p.err = issuer.ErrNotFound
+		default:
+			p.answer = session
+		}
+	}
 }
 
 // RevokeSession is described at issuer.SessionStore.

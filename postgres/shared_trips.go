@@ -8,13 +8,8 @@ import (
 	"time"
 )
 
-const (
-	// tripsAtOnce is how many round trips run side by side; more only make the
-	// batches smaller.
-	tripsAtOnce = 2
-	// maxWaiting bounds the queue: beyond it the answer is 503 at once.
-	maxWaiting = 8192
-)
+// maxWaiting bounds the queue: beyond it the answer is 503 at once.
+const maxWaiting = 8192
 
 // tripLimit bounds one trip. Who just missed one waits for it, and then leads
 // another: both must end within the time of a call, also when the server has
@@ -26,7 +21,12 @@ func (db *DB) tripLimit() time.Duration { return db.timeout / 3 }
 // no goroutine besides the callers'. Q is what each asks, A what it hears.
 type sharedTrips[Q, A any] struct {
 	what string // asked for, for errors
-	// limit of one trip; see tripLimit.
+	// atOnce is how many round trips run side by side; more only make the batches
+	// smaller.
+	atOnce int
+	most   int // passengers of one trip; zero: any number
+	// limit of one trip, see tripLimit. Zero: its leader's deadline, which DB.deadline
+	// has given to the context.
 	limit time.Duration
 	// run answers everyone of the batch, in the limit of its context.
 	run func(ctx context.Context, batch []*passenger[Q, A])
@@ -43,14 +43,18 @@ type passenger[Q, A any] struct {
 	done   chan bool // true: answered; false: lead the next trip
 }
 
-// join returns the answer of a trip that began after join was called.
+// join returns the answer of a trip that began after join was called. When ctx
+// ends first, the trip may still be under way, and its outcome is not known.
 func (s *sharedTrips[Q, A]) join(ctx context.Context, ask Q) (A, error) {
 	own := &passenger[Q, A]{ask: ask, done: make(chan bool, 1)}
+	var none A
 	s.mu.Lock()
-	if s.leading >= tripsAtOnce {
+	if s.leading < s.atOnce {
+		s.leading++
+	} else {
 		if len(s.waiting) >= maxWaiting {
 			s.mu.Unlock()
-			return own.answer, fmt.Errorf("too many %s are waiting", s.what)
+			return none, fmt.Errorf("too many %s are waiting", s.what)
 		}
 		s.waiting = append(s.waiting, own)
 		s.mu.Unlock()
@@ -60,57 +64,76 @@ func (s *sharedTrips[Q, A]) join(ctx context.Context, ask Q) (A, error) {
 				return own.answer, own.err
 			}
 		case <-ctx.Done():
-			if s.leave(own) {
-				return own.answer, fmt.Errorf("%s: %w", s.what, ctx.Err())
-			}
-			// A leader has taken it along, or handed over to it: others wait
-			// for what this goroutine does next.
-			if <-own.done {
-				return own.answer, own.err
-			}
+			s.leave(own)
+			return none, fmt.Errorf("%s: %w", s.what, ctx.Err()) // own.answer is its leader's
 		}
 		s.mu.Lock() // our turn to lead; leading was counted by who handed over
-	} else {
-		s.leading++
+		if ctx.Err() != nil {
+			s.handOver()
+			s.mu.Unlock()
+			return none, fmt.Errorf("%s: %w", s.what, ctx.Err())
+		}
 	}
-	batch := append(s.waiting, own)
-	s.waiting = nil
+	batch := append(s.board(), own)
 	s.mu.Unlock()
 
-	// The leader's caller may hang up; the others' answers do not depend on it.
-	trip, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.limit)
-	s.run(trip, batch)
-	cancel()
+	if s.limit > 0 {
+		// The leader's caller may hang up; the others' answers do not depend on it.
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(context.WithoutCancel(ctx), s.limit)
+		defer cancel()
+	}
+	s.run(ctx, batch)
 	for _, other := range batch {
 		if other != own {
 			other.done <- true
 		}
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.handOver()
 	return own.answer, own.err
 }
 
-// leave takes one out of the queue; false: it is no longer there.
-func (s *sharedTrips[Q, A]) leave(own *passenger[Q, A]) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	i := slices.Index(s.waiting, own)
-	if i < 0 {
-		return false
+// board takes from the queue who goes along with its leader: first who waits
+// longest.
+func (s *sharedTrips[Q, A]) board() []*passenger[Q, A] {
+	n := len(s.waiting)
+	if s.most > 0 {
+		n = min(n, s.most-1)
 	}
-	s.waiting = slices.Delete(s.waiting, i, i+1)
-	return true
+	batch := slices.Clone(s.waiting[:n])
+	s.waiting = slices.Delete(s.waiting, 0, n)
+	return batch
 }
 
-// handOver lets the first of those who came meanwhile lead the next trip.
-func (s *sharedTrips[Q, A]) handOver() {
+// leave is for one who waits no longer. If it is its turn to lead, the next one
+// does.
+func (s *sharedTrips[Q, A]) leave(own *passenger[Q, A]) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.waiting) == 0 {
+	if i := slices.Index(s.waiting, own); i >= 0 {
+		s.waiting = slices.Delete(s.waiting, i, i+1)
+		return
+	}
+	select {
+	case answered := <-own.done:
+		if !answered {
+			s.handOver()
+		}
+	default: // under way with others, whose leader answers nobody here
+	}
+}
+
+// handOver lets the last of those who came meanwhile lead the next trip: it has
+// the longest to wait for it.
+func (s *sharedTrips[Q, A]) handOver() {
+	last := len(s.waiting) - 1
+	if last < 0 {
 		s.leading--
 		return
 	}
-	next := s.waiting[0]
-	s.waiting = s.waiting[1:]
+	next := s.waiting[last]
+	s.waiting = slices.Delete(s.waiting, last, last+1)
 	next.done <- false
 }
