@@ -216,7 +216,11 @@ func TestKilledListenerIsReplaced(t *testing.T) {
 	for range 5 {
 		session := s.session("jobs:read")
 		s.knows(n, session)
-		s.exec(`SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()`)
+		killed := s.count(`SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+			WHERE datname = current_database() AND pid <> pg_backend_pid() AND query LIKE '%FROM "public".gpt_revocations%'`)
+		if killed != 1 {
+			t.Fatalf("%d connections follow the revocations", killed)
+		}
 		s.exec(`UPDATE gpt_sessions SET revoked_at = now() WHERE id = $1`, session.ID)
 		s.refusedWithin(n, session, postgres.DefaultMaxStaleness)
 		s.eventually("the view is fresh again", func() bool { return n.State().Fresh })
