@@ -320,6 +320,12 @@ func TestStreamsAreOpenedByTheRuleOfThePath(t *testing.T) {
 		}
 		_, refusal = s.call(method, "/mcp", s.minter.Token(validatortest.Claims("resume:read")))
 		wantRefusal(t, refusal, 403, oauth.CodeInsufficientScope)
+		upgrade := request(method, "/mcp") // whose messages nobody here would see
+		upgrade.Header.Set("Authorization", "Bearer "+s.minter.Token(validatortest.Claims("jobs:read")))
+		upgrade.Header.Set("Connection", "upgrade")
+		upgrade.Header.Set("Upgrade", "websocket")
+		_, refusal = s.decide(upgrade)
+		wantRefusal(t, refusal, 400, oauth.CodeInvalidRequest)
 		r := post(call("submit_application"))
 		r.Method = method
 		r.Header.Set("Authorization", "Bearer "+s.minter.Token(validatortest.Claims("jobs:read")))

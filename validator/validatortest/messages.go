@@ -15,16 +15,20 @@ func HostileBodies(allowed, forbidden string) []Body {
 	call := func(tool string) string {
 		return fmt.Sprintf(`{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":%q,"arguments":{}}}`, tool)
 	}
-	params := func(members string) string {
-		return `{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{` + members + `}}`
+	params := func(text string) string {
+		return `{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{` + text + `}}`
 	}
-	message := func(members string) string { return `{"jsonrpc":"2.0","id":1,` + members + `}` }
+	message := func(text string) string { return `{"jsonrpc":"2.0","id":1,` + text + `}` }
 	escaped := func(text string) string { // every letter as an escape
 		var b strings.Builder
 		for _, c := range text {
 			fmt.Fprintf(&b, `\u%04x`, c)
 		}
 		return b.String()
+	}
+	members := ""
+	for i := range 40 {
+		members += fmt.Sprintf(`"x%d":1,`, i)
 	}
 	name := func(tool string) string { return `"name":"` + tool + `"` }
 	forbiddenParams := `"params":{` + name(forbidden) + `}`
@@ -68,6 +72,8 @@ func HostileBodies(allowed, forbidden string) []Body {
 		{"name cut off by NUL", params(name(allowed) + `,"name\u0000":"` + forbidden + `"`)},
 		{"tool cut off by NUL", params(`"name":"` + forbidden + `\u0000"`)},
 		{"member with half a surrogate", params(name(allowed) + `,"name\ud800":"` + forbidden + `"`)},
+		{"method beside result, of a call that is allowed", message(`"result":{},"method":"tools/call","params":{` + name(allowed) + `}`)},
+		{"method beside error, of a call that is allowed", message(`"error":null,"method":"tools/call","params":{` + name(allowed) + `}`)},
 		{"method beside result", message(`"result":{},"method":"tools/call",` + forbiddenParams)},
 		{"method beside error", message(`"error":{"code":1,"message":"x"},"method":"tools/call",` + forbiddenParams)},
 		{"prototype", message(`"result":{},"__proto__":{"method":"tools/call",` + forbiddenParams + `}`)},
@@ -121,7 +127,7 @@ func HostileBodies(allowed, forbidden string) []Body {
 		{"unknown escape", params(name(allowed) + `,"x":"\x41"`)},
 		{"deep", params(name(allowed) + `,"arguments":` + strings.Repeat("[", 2000) + strings.Repeat("]", 2000))},
 		{"deep beyond a thousand", `[` + strings.Repeat("[", 200_000)},
-		{"many members", `{"jsonrpc":"2.0","id":1,` + strings.Repeat(`"x":1,`, 40) + `"method":"ping"}`},
+		{"many members", `{"jsonrpc":"2.0","id":1,` + members + `"method":"ping"}`},
 		{"YAML", "jsonrpc: \"2.0\"\nid: 1\nmethod: tools/call\nparams:\n  name: " + forbidden + "\n"},
 		{"form", "method=tools/call&name=" + forbidden},
 		{"nothing", ""},
