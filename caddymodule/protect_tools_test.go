@@ -202,6 +202,17 @@ func TestMessagesArriveToTheByteOrNotAtAll(t *testing.T) {
 	}
 }
 
+// H-04: reading the body does not let trailers name who is calling.
+func TestTrailersOfMessagesCannotCarryIdentity(t *testing.T) {
+	s := newGateScene(t, toolSite)
+	const body = `{"jsonrpc":"2.0","id":1,"method":"ping"}`
+	got := s.raw(fmt.Sprintf("POST /mcp HTTP/1.1\nHost: a\nConnection: close\nContent-Type: application/json\nAuthorization: Bearer TOKEN\nTransfer-Encoding: chunked\nTrailer: X-User-Id, X-Checksum\n\n%x\n%s\n0\nX-User-Id: admin\nX-Checksum: 1\n\n", len(body), body))
+	r := s.upstream.one(t)
+	if got.status != http.StatusOK || r.body != body || r.trailer.Get("X-Checksum") != "1" || r.trailer["X-User-Id"] != nil || r.header.Get("X-User-Id") != "user-1" {
+		t.Errorf("%d, body %q, header %v, trailer %v", got.status, r.body, r.header, r.trailer)
+	}
+}
+
 // MCP-09, MCP-10: lists are filtered also where the server likes to compress, and
 // not passed on where it does so unasked.
 func TestToolListIsFilteredWhateverTheEncoding(t *testing.T) {
@@ -239,9 +250,24 @@ func TestToolListIsFilteredWhateverTheEncoding(t *testing.T) {
 		w.Header().Set("Content-Type", "text/event-stream")
 		_, _ = io.WriteString(w, "data: 1\n\ndata: "+list+"}\n\n")
 	})
-	// The answer ends without the mark of its end.
 	if got := ask(); strings.Contains(got.body, "internal") || !strings.Contains(got.body, "data: 1") {
 		t.Errorf("malformed event: %+v", got)
+	}
+	// The answer ends without the mark of its end, also where the server's has one.
+	s.upstream.answerWith(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/event-stream")
+		_, _ = io.WriteString(w, "data: 1\n\ndata: "+list+"}")
+	})
+	r, _ := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+s.address+"/mcp", strings.NewReader(request))
+	r.Header.Set("Content-Type", "application/json")
+	r.Header.Set("Authorization", "Bearer "+s.token())
+	resp, err := http.DefaultClient.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if body, err := io.ReadAll(resp.Body); err == nil || string(body) != "data: 1\n\n" {
+		t.Errorf("malformed last event: %q %v", body, err)
 	}
 }
 

@@ -18,7 +18,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/modelcontextprotocol/go-sdk/mcp"
 	"golang.org/x/oauth2"
+	"golang.org/x/oauth2/clientcredentials"
 
 	"github.com/caddy-scope/caddy-scope/e2e/cluster"
 )
@@ -130,6 +132,7 @@ func TestTryOutKeepsItsContract(t *testing.T) {
 		t.Errorf("metadata: %s", body)
 	}
 
+	try.callTool(t)
 	token := try.token(t, "demo-public", "", "jobs:read")
 	printed := regexp.MustCompile(`(?m)^  psql '([^']*)' -c "([^"]*)"$`).FindStringSubmatch(try.out.String())
 	if printed == nil {
@@ -161,6 +164,28 @@ func TestTryOutKeepsItsContract(t *testing.T) {
 	}
 	if _, err := http.Get(try.base + "/jobs"); err == nil {
 		t.Error("the gateway is still there")
+	}
+}
+
+// callTool calls a tool of the sample MCP server, as a client that acts for
+// itself; what it may not call it does not see.
+func (try *tryOut) callTool(t *testing.T) {
+	t.Helper()
+	robot := clientcredentials.Config{ClientID: "demo-confidential", ClientSecret: try.secret, TokenURL: try.base + "/oauth/token", Scopes: []string{"jobs:read"},
+		EndpointParams: url.Values{"resource": {try.base + "/mcp"}}}
+	session, err := mcp.NewClient(&mcp.Implementation{Name: "test", Version: "1"}, nil).Connect(t.Context(),
+		&mcp.StreamableClientTransport{Endpoint: try.base + "/mcp", HTTPClient: robot.Client(t.Context())}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = session.Close() }()
+	list, err := session.ListTools(t.Context(), nil)
+	if err != nil || len(list.Tools) != 2 { // get_job and search_jobs
+		t.Errorf("tools/list: %v, %v", list, err)
+	}
+	result, err := session.CallTool(t.Context(), &mcp.CallToolParams{Name: "search_jobs"})
+	if err != nil || !strings.Contains(result.Content[0].(*mcp.TextContent).Text, `"jobs"`) {
+		t.Errorf("search_jobs: %v, %v", result, err)
 	}
 }
 

@@ -9,6 +9,11 @@
 // verifier.go (signature and claims), resource.go (session, client, scope).
 // A refusal leaves through challenge.go.
 //
+// Where a rule has rules for the tools of an MCP server, the way leads through
+// tool_call.go, which reads the messages (tool_message.go, json_document.go) and
+// finds the rules of the tools they call (tool_rule.go); the answer to tools/list
+// comes back through tool_answer.go.
+//
 // What it refuses to do: normalise a request that two parsers could read
 // differently, pass a request that no rule names, accept a token in a query or
 // a cookie, accept any serialisation but the compact one that the issuer made,

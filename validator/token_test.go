@@ -197,7 +197,7 @@ func TestVerifierForgivesSmallSkew(t *testing.T) {
 	}
 }
 
-// J-21, J-22.
+// J-21, J-22, trap 7: also an empty token gets the challenge.
 func TestBearerCredentials(t *testing.T) {
 	t.Parallel()
 	s := newScene(t)

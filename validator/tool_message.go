@@ -35,6 +35,8 @@ var callMembers = []string{"name", "uri", "arguments"}
 const (
 	// maxMembers bounds a message and the params of a call: six are defined.
 	maxMembers = 32
+	// maxBatch bounds a batch, in messages: each is worth a few allocations.
+	maxBatch = 256
 	// maxMessageID bounds what is sent back of an id, in bytes.
 	maxMessageID = 256
 )
@@ -77,6 +79,9 @@ func readMessages(body []byte) (messages []message, batch bool, err error) {
 		return []message{m}, false, err
 	}
 	for element := range d.elements(root) {
+		if len(messages) == maxBatch {
+			return nil, true, invalidMessage("more than %d messages", maxBatch)
+		}
 		m, err := d.message(element)
 		if err != nil {
 			return nil, true, err

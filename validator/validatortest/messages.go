@@ -95,6 +95,7 @@ func HostileBodies(allowed, forbidden string) []Body {
 		{"batch with a twin", "[" + call(forbidden) + "," + call(allowed) + "]"},
 		{"batch in a batch", "[[" + call(forbidden) + "]]"},
 		{"empty batch", "[]"},
+		{"long batch", "[" + strings.Repeat(`{"method":"ping"},`, 256) + call(allowed) + "]"},
 		{"batch with null", "[" + call(allowed) + ",null]"},
 
 		{"a second message after the first", call(allowed) + call(forbidden)},
@@ -160,6 +161,7 @@ func HonestBodies(allowed string) []Body {
 		{"answer", `{"jsonrpc":"2.0","id":7,"result":{"roots":[],"method":"tools/call"}}`},
 		{"error", `{"jsonrpc":"2.0","id":7,"error":{"code":-1,"message":"no"}}`},
 		{"batch", "[" + call("1", "") + `,{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":1}},` + call("2", "") + "]"},
+		{"long batch", "[" + strings.Repeat(`{"jsonrpc":"2.0","method":"ping"},`, 255) + call("1", "") + "]"},
 		{"read", `{"jsonrpc":"2.0","id":1,"method":"resources/read","params":{"uri":"file:///a"}}`},
 		{"prompt", `{"jsonrpc":"2.0","id":1,"method":"prompts/get","params":{"name":"greet"}}`},
 	}
