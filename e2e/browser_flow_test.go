@@ -123,36 +123,53 @@ func TestPersonDenies(t *testing.T) {
 	}
 }
 
-// Step-up: the second request asks for one more scope; the page names only
-// that one.
+// STEP-06, trap 17: a client is refused for want of a scope, asks for what the
+// challenge names and what it had, and goes on; the page names only what is new,
+// who may write may read, and the session before is as it was.
 func TestConsentAsksOnlyForWhatIsNew(t *testing.T) {
 	s := newScene(t, "")
 	browser, back := newChromium(t), newCallback(t)
-	connect := func(scopes ...string) string {
+	connect := func(scopes ...string) (page string, token *oauth2.Token) {
+		t.Helper()
 		config := s.oauthConfig("demo-public", "", back.URI, scopes...)
 		verifier := oauth2.GenerateVerifier()
-		if err := chromedp.Do(browser, chromedp.Navigate(config.AuthCodeURL("s", oauth2.S256ChallengeOption(verifier)))); err != nil {
-			t.Fatal(err)
-		}
+		do(t, browser, chromedp.Navigate(config.AuthCodeURL("s", oauth2.S256ChallengeOption(verifier))))
 		if len(scopes) == 1 {
 			signIn(t, browser)
 		}
-		if err := chromedp.Do(browser, chromedp.WaitVisible(button("Allow"))); err != nil {
-			t.Fatal(err)
-		}
-		text := pageText(t, browser)
-		if err := chromedp.Do(browser, chromedp.Click(button("Allow"))); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := config.Exchange(t.Context(), back.await(t).Get("code"), oauth2.VerifierOption(verifier)); err != nil {
-			t.Fatal(err)
-		}
-		return text
+		do(t, browser, chromedp.WaitVisible(button("Allow")))
+		page = pageText(t, browser)
+		do(t, browser, chromedp.Click(button("Allow")))
+		return page, s.redeem(config, back.await(t).Get("code"), verifier)
 	}
-	connect("jobs:read")
-	text := connect("jobs:read", "applications:write")
-	if !strings.Contains(text, "Submit applications for you") {
-		t.Errorf("the page does not ask for the new scope:\n%s", text)
+	_, first := connect("jobs:read")
+	status, header := s.api(http.MethodPost, "/applications", first.AccessToken)
+	challenge := header.Get("WWW-Authenticate")
+	_, rest, _ := strings.Cut(challenge, ` scope="`)
+	needed, _, ok := strings.Cut(rest, `"`)
+	if status != http.StatusForbidden || !ok {
+		t.Fatalf("POST /applications: %d %s", status, challenge)
+	}
+
+	page, second := connect(append([]string{"jobs:read"}, strings.Fields(needed)...)...)
+	asked, held, _ := strings.Cut(page, "What it can do already")
+	if !strings.Contains(page, "wants more access") || !strings.Contains(asked, "Submit applications for you") || strings.Contains(asked, "Search jobs") {
+		t.Errorf("the page asks for what is not new, or not for what is: %s | %s", asked, held)
+	}
+	for _, c := range []struct {
+		name, method, path string
+		token              *oauth2.Token
+		want               int
+	}{
+		{"new", http.MethodPost, "/applications", second, http.StatusOK},
+		{"new, by the hierarchy", http.MethodGet, "/applications", second, http.StatusOK},
+		{"new, what it had", http.MethodGet, "/jobs", second, http.StatusOK},
+		{"old", http.MethodGet, "/jobs", first, http.StatusOK},
+		{"old, no wider", http.MethodPost, "/applications", first, http.StatusForbidden},
+	} {
+		if status, _ := s.api(c.method, c.path, c.token.AccessToken); status != c.want {
+			t.Errorf("%s: %s %s: %d, want %d", c.name, c.method, c.path, status, c.want)
+		}
 	}
 }
 

@@ -59,7 +59,7 @@ func (s *Server) continueConsent(w http.ResponseWriter, r *http.Request, req *Au
 // consideration is what is left to ask the user.
 type consideration struct {
 	requested oauth.ScopeSet // with all that it implies
-	held      oauth.ScopeSet // allowed to this client in live sessions
+	held      oauth.ScopeSet // allowed to this client in live sessions, for this resource and host or, if that is all it asks for, for others
 	asked     oauth.ScopeSet // requested and not held
 	target    redirectTarget
 	// known: this user allowed this client all of it for this resource, to be
@@ -92,9 +92,12 @@ func (s *Server) considerConsent(req *AuthorizationRequest, client *Client, sess
 			same = same.Union(session.GrantedScopes)
 		}
 	}
-	c.held = s.cfg.Catalog.Expand(c.held)
+	same = s.cfg.Catalog.Expand(same)
+	if c.held = s.cfg.Catalog.Expand(c.held); !c.held.ContainsAll(c.requested) {
+		c.held = same // beside something new, what was allowed elsewhere is asked for as well
+	}
 	c.asked = c.requested.Without(c.held)
-	c.known = connected && s.cfg.Catalog.Expand(same).ContainsAll(c.requested)
+	c.known = connected && same.ContainsAll(c.requested)
 	// A loopback port or a private scheme may be held by any program of the
 	// device by now, whoever the client is: the user must look each time
 	// (RFC 8252 section 8.6). An https host is its owner's.

@@ -81,7 +81,8 @@ type CodeStore interface {
 	// RedeemAuthorizationCode consumes the code and creates its session in one
 	// statement. GrantedScopes of the new session is the union of the code's
 	// scopes and all that the client was granted before in live sessions of
-	// this user. ErrNotFound: consumed meanwhile, expired, or its user, client
+	// this user for the same resource and redirect URI: what was allowed for one
+	// is no approval for another. ErrNotFound: consumed meanwhile, expired, or its user, client
 	// or login has ended since. RFC 6749 section 4.1.2.
 	RedeemAuthorizationCode(ctx context.Context, digest Digest, lifetime SessionLifetime, origin Origin) (Session, error)
 

@@ -184,3 +184,20 @@ func TestRefreshNeverGivesOldRights(t *testing.T) {
 		})
 	}
 }
+
+// Trap 14: whether there is a refresh token is decided by the client's grants,
+// whatever it asks for, and one that it got before is worth nothing without them.
+func TestClientsGrantsDecideAboutRefreshTokens(t *testing.T) {
+	t.Parallel()
+	scene := issuertest.New(t)
+	offline := issuertest.Set("scope", "jobs:read offline_access")
+	before := scene.Tokens(t, issuertest.Public)
+	if before.Refresh == "" {
+		t.Error("none for a client with the grant that does not ask for it")
+	}
+	scene.Clients.Change(t, issuertest.Public, func(c *issuer.Client) { c.Grants = []string{"authorization_code"} })
+	if tokens := scene.Tokens(t, issuertest.Public, offline); tokens.Refresh != "" || tokens.Scope != "jobs:read" {
+		t.Errorf("%+v", tokens)
+	}
+	wantOAuthError(t, refresh(scene, issuertest.Public, before.Refresh), 400, "unauthorized_client")
+}

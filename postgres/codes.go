@@ -132,7 +132,7 @@ const redeemCodeSQL = `
 			login_method, consent_address, consent_agent, client_address, client_agent)
 		SELECT c.user_id, c.client_id, c.resource, c.redirect_uri, c.scopes,
 			ARRAY(SELECT unnest(c.scopes) UNION SELECT unnest(o.granted_scopes) FROM {s}.gpt_sessions o
-				WHERE o.user_id = c.user_id AND o.client_id = c.client_id AND ` + live + ` AND ` + direct + `),
+				WHERE o.user_id = c.user_id AND o.client_id = c.client_id AND o.resource = c.resource AND o.redirect_uri = c.redirect_uri AND ` + live + ` AND ` + direct + `),
 			c.auth_time, clock_timestamp() + make_interval(secs => $3::float8),
 			CASE WHEN $4::float8 > 0 THEN clock_timestamp() + make_interval(secs => $4::float8) END,
 			clock_timestamp() + make_interval(secs => $5::float8), $9::text, c.login_method, c.address, c.agent, $7::text, $10::text
