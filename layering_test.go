@@ -22,7 +22,8 @@ var mayImport = map[string][]string{
 	"migrations":  {},
 	"login":       {"oauth", "issuer"},
 	"postgres":    {"oauth", "dpop", "issuer", "validator", "migrations"},
-	"caddymodule": {"oauth", "dpop", "issuer", "login", "validator", "postgres", "migrations"},
+	"openapi":     {"oauth"},
+	"caddymodule": {"oauth", "dpop", "issuer", "login", "openapi", "validator", "postgres", "migrations"},
 }
 
 // TestPackagesImportDownwardsOnly

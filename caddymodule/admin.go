@@ -82,14 +82,9 @@ func (a *App) status(r *http.Request) status {
 	for _, client := range a.Clients {
 		s.Clients = append(s.Clients, client.ID)
 	}
-	if a.survey == nil {
-		return s
-	}
-	for _, gate := range a.survey.gates {
-		identifier, _ := a.resourceIdentifier(gate.gate) // checked by Provision
-		res := resourceStatus{Identifier: identifier, Gate: gate.gate.Source}
-		rules, _ := gate.gate.compileRules()
-		for _, rule := range rules {
+	for _, gate := range a.gates {
+		res := resourceStatus{Identifier: gate.resource.Identifier(), Gate: gate.Source}
+		for _, rule := range gate.own {
 			res.Rules = append(res.Rules, ruleStatus{rule.String(), rule.Source})
 		}
 		s.Resources = append(s.Resources, res)

@@ -17,6 +17,7 @@ import (
 
 	"github.com/caddy-scope/caddy-scope/issuer"
 	"github.com/caddy-scope/caddy-scope/oauth"
+	"github.com/caddy-scope/caddy-scope/openapi"
 	"github.com/caddy-scope/caddy-scope/validator"
 )
 
@@ -63,7 +64,8 @@ type App struct {
 
 	tokens *validator.TokenCache
 
-	gates []*Protect // that were provisioned
+	gates     []*Protect                   // that were provisioned
+	documents map[string]*openapi.Document // by file
 
 	surveyOnce sync.Once
 	survey     *routeSurvey
@@ -116,6 +118,9 @@ func (a *App) provisionIssuer() (err error) {
 }
 
 func (a *App) provisionScopes() (err error) {
+	if err := a.addDocumentedScopes(); err != nil {
+		return err
+	}
 	if len(a.Scopes) == 0 && !a.OpenID {
 		return a.at("oauth", 0, errors.New(`no scope is declared: add a line such as scope jobs:read "Search jobs"`))
 	}
@@ -140,6 +145,29 @@ func (a *App) provisionScopes() (err error) {
 	if a.OpenID {
 		if _, err := a.catalog.WithIdentity(); err != nil {
 			return a.nameScope(err)
+		}
+	}
+	return nil
+}
+
+// addDocumentedScopes declares the scopes of documents, but for those that are
+// declared already.
+func (a *App) addDocumentedScopes() error {
+	for i, file := range a.ScopesFrom {
+		document, err := a.document("scopes_from", file)
+		if err != nil {
+			return a.at("scopes_from", i, err)
+		}
+		security, err := document.Security(nil)
+		if err != nil {
+			return a.at("scopes_from", i, fmt.Errorf("scopes_from: %w", err))
+		}
+		scopes, err := security.Scopes(a.declares)
+		if err != nil {
+			return a.at("scopes_from", i, fmt.Errorf("scopes_from: %w", err))
+		}
+		for _, s := range scopes {
+			a.Scopes = append(a.Scopes, ScopeSettings{Name: s.Name, Description: s.Description, Source: file})
 		}
 	}
 	return nil

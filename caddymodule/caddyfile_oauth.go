@@ -28,6 +28,7 @@ import (
 //		scope         <name> <description> {
 //			implies   <name...>
 //		}
+//		scopes_from   <file>                      # an OpenAPI document; again for each
 //		client        <client_id> {
 //			name          <text>
 //			secret        <secret>                # again while it is being replaced
@@ -93,6 +94,7 @@ func parseGlobalOption(d *caddyfile.Dispenser, existing any) (any, error) {
 		"signing_key":           many(appendText(&s.SigningKeys)),
 		"key_rotation_interval": once(period(&s.KeyRotationInterval)),
 		"scope":                 many(s.parseScope),
+		"scopes_from":           many(appendText(&s.ScopesFrom)),
 		"client":                many(s.parseClient),
 		"openid":                once(flag(&s.OpenID)),
 		"registration":          once(s.parseRegistration),

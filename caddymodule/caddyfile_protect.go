@@ -19,6 +19,11 @@ import (
 //	oauth_protect {
 //		<methods> <path> <requirement>
 //		...
+//		openapi    <file> {          # again for each
+//			scheme <name...>         # all of OAuth
+//			prefix <path>            # that of the servers
+//			except <method> <path>   # again for each
+//		}
 //		tool       <name> <requirement>
 //		tool_list  callable | declared
 //		resource   <identifier> | <path>   # the issuer
@@ -38,7 +43,9 @@ import (
 //
 // <methods> is *, a method, or methods joined by commas; <requirement> is one
 // or more scopes (all are needed), `any` and scopes (one of them),
-// `authenticated` or `public`. A tool of an MCP server needs what its line says
+// `authenticated` or `public`. The operations of an OpenAPI document are rules
+// by their security requirements; a line replaces what the document says for its
+// methods at its path. A tool of an MCP server needs what its line says
 // besides what the rule of its path does; where one tool has a line, a tool
 // without one cannot be called.
 //
@@ -66,7 +73,7 @@ func parseProtect(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error) {
 	if err != nil {
 		return nil, err
 	}
-	if len(p.Rules) == 0 {
+	if len(p.Rules)+len(p.OpenAPI) == 0 {
 		if hadBlock {
 			return nil, h.Err("oauth_protect: the block has no rule, so nothing would pass")
 		}
@@ -149,6 +156,7 @@ func (p *Protect) applyShortForm(h httpcaddyfile.Helper, requirement []string) e
 // parseProtectBlock reads the block. In the short form it holds words, no rules.
 func (p *Protect) parseProtectBlock(h httpcaddyfile.Helper, short bool) (bool, error) {
 	words := map[string]word{
+		"openapi":          many(nil),
 		"resource":         once(text(&p.Resource)),
 		"tool":             many(nil),
 		"tool_list":        once(oneOf(&p.ToolList, toolListCallable, toolListDeclared)),
@@ -181,6 +189,11 @@ func (p *Protect) parseProtectBlock(h httpcaddyfile.Helper, short bool) (bool, e
 		seen[name] = h.Line()
 		var err error
 		switch name {
+		case "openapi":
+			if short {
+				return hadBlock, h.Err("openapi: the short form has its one requirement; write the block form to take rules from a document")
+			}
+			err = p.parseOpenAPI(h)
 		case "tool":
 			err = p.parseTool(h)
 		case "bypass":

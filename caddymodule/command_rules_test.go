@@ -163,13 +163,17 @@ func TestRulesAreRightAboutWhoGetsPast(t *testing.T) {
 // rehearseCaddyfile makes a rehearsal of a whole configuration.
 func rehearseCaddyfile(t require, caddyfile string) *rehearsal {
 	t.Helper()
-	config, _, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(caddyfile), map[string]any{"filename": "Caddyfile"})
-	if err != nil {
-		t.Fatalf("%v\n%s", err, caddyfile)
-	}
-	h, err := newRehearsal(config)
+	h, err := tryRehearse(caddyfile)
 	if err != nil {
 		t.Fatalf("%v\n%s", err, caddyfile)
 	}
 	return h
+}
+
+func tryRehearse(caddyfile string) (*rehearsal, error) {
+	config, _, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(caddyfile), map[string]any{"filename": "Caddyfile"})
+	if err != nil {
+		return nil, err
+	}
+	return newRehearsal(config)
 }

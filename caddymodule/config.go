@@ -37,8 +37,14 @@ type Settings struct {
 	KeyRotationInterval caddy.Duration `json:"key_rotation_interval,omitempty"`
 
 	// Scopes are the scopes clients can ask for, in the order in which the
-	// consent page shows them. At least one.
+	// consent page shows them. At least one, here or by ScopesFrom.
 	Scopes []ScopeSettings `json:"scopes,omitempty"`
+
+	// ScopesFrom are OpenAPI documents (3.0 or 3.1, YAML or JSON) that declare
+	// further scopes: those of the flows of their OAuth 2 schemes, with the
+	// descriptions that stand there, which users read. One that is in Scopes stays
+	// as it is there. Placeholders. Default: none.
+	ScopesFrom []string `json:"scopes_from,omitempty"`
 
 	// Clients are the pre-registered clients. Default: none.
 	Clients []ClientSettings `json:"clients,omitempty"`

@@ -24,8 +24,13 @@ type Protect struct {
 	Resource string `json:"resource,omitempty"`
 
 	// Rules are the scope rules; the most specific one decides, whatever their
-	// order. A request without a rule is refused. At least one.
+	// order. A request without a rule is refused. At least one, here or in OpenAPI.
 	Rules []RuleSettings `json:"rules,omitempty"`
+
+	// OpenAPI are documents whose operations become rules beside Rules, by their
+	// security requirements. A rule of Rules replaces what a document says for its
+	// methods at its path. Default: none.
+	OpenAPI []OpenAPISettings `json:"openapi,omitempty"`
 
 	// Tools are the rules for the tools of the MCP server behind the gate. With
 	// them, requests that bring a body must bring messages of MCP, a tool without a
@@ -78,6 +83,7 @@ type Protect struct {
 	Source string `json:"source,omitempty"`
 
 	app       *App
+	own       []validator.Rule // without those of other gates of the resource
 	resource  *validator.Resource
 	bypass    caddyhttp.MatcherSets
 	headers   *validator.HeaderPolicy
@@ -130,7 +136,7 @@ func (p *Protect) Provision(ctx caddy.Context) error {
 	p.warnAboutTools(identifier)
 	rules, err := routes.rulesFor(app, p, identifier)
 	if err != nil {
-		return p.at(err)
+		return err
 	}
 	var names validator.IdentityHeaders
 	if p.IdentityHeaders != nil {

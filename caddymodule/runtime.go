@@ -49,6 +49,7 @@ func (a *App) Start() error {
 		return err
 	}
 	a.runtime = rt
+	a.documents = nil // large, and read for good
 	running.Store(a)
 	return nil
 }

@@ -94,15 +94,17 @@ func (k heldKeys) VerificationKey(kid string) (*ecdsa.PublicKey, bool) {
 
 // newGateScene runs Caddy with the site, in which UPSTREAM stands for the
 // address of the recorder.
-func newGateScene(t testing.TB, site string) *gateScene {
+// words are further lines of the option oauth.
+func newGateScene(t testing.TB, site string, words ...string) *gateScene {
 	t.Helper()
-	return newGateSceneWith(t, "", site)
+	return newGateSceneWith(t, "", site, words...)
 }
 
 // newGateSceneWith also puts lines into the global options.
-func newGateSceneWith(t testing.TB, global, site string) *gateScene {
+func newGateSceneWith(t testing.TB, global, site string, words ...string) *gateScene {
 	t.Helper()
 	s := prepareGateScene(t)
+	s.words = strings.Join(words, "\n")
 	opened := openRuntime
 	openRuntime = func(*App, context.Context) (*runtime, error) {
 		return &runtime{verify: heldKeys{s.key}, sessions: s.sessions, ready: func(context.Context) error { return nil }}, nil

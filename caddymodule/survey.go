@@ -304,23 +304,23 @@ func (a *App) resourceIdentifier(p *Protect) (string, error) {
 
 // rulesFor returns the rules that gate p decides by: its own, and those of all
 // other gates in block form with the same resource.
-func (s *routeSurvey) rulesFor(a *App, p *Protect, identifier string) ([]validator.Rule, error) {
-	own, err := p.compileRules()
-	if err != nil || p.Short {
-		return own, err
+func (s *routeSurvey) rulesFor(a *App, p *Protect, identifier string) (shared []validator.Rule, err error) {
+	if p.own, err = p.compileRules(a); err != nil || p.Short {
+		return p.own, err
 	}
 	// The same block seen again (this gate itself, or a snippet imported into two
 	// sites), or the same thing said twice: no conflict.
-	shared, seen := own, make(map[string][]*validator.Rule, len(own))
-	for i := range own {
-		text := own[i].String()
-		seen[text] = append(seen[text], &own[i])
+	shared = slices.Clone(p.own)
+	seen := make(map[string][]*validator.Rule, len(shared))
+	for i := range p.own {
+		text := p.own[i].String()
+		seen[text] = append(seen[text], &p.own[i])
 	}
 	for _, other := range s.gates {
 		if id, err := a.resourceIdentifier(other.gate); err != nil || id != identifier || other.gate.Short {
 			continue
 		}
-		rules, err := other.gate.compileRules()
+		rules, err := other.gate.compileRules(a)
 		if err != nil {
 			return nil, err
 		}
@@ -336,24 +336,38 @@ func (s *routeSurvey) rulesFor(a *App, p *Protect, identifier string) ([]validat
 }
 
 // compileRules turns settings into rules of the validator.
-func (p *Protect) compileRules() ([]validator.Rule, error) {
-	if len(p.Rules) == 0 {
+func (p *Protect) compileRules(a *App) ([]validator.Rule, error) {
+	settings := slices.Clone(p.Rules)
+	for i := range p.OpenAPI {
+		more, err := p.OpenAPI[i].rulesOf(a, p.Rules)
+		if err != nil {
+			return nil, atSource(p.OpenAPI[i].Source, "oauth_protect", err)
+		}
+		settings = append(settings, more...)
+	}
+	if len(settings) == 0 {
 		return nil, p.at(fmt.Errorf("has no rule, so nothing would pass"))
 	}
-	tools, err := p.compileTools()
+	tools, err := p.compileTools(settings)
 	if err != nil {
-		return nil, err
+		return nil, p.at(err)
 	}
-	rules := make([]validator.Rule, len(p.Rules))
-	for i, r := range p.Rules {
-		access := validator.Access(r.Access)
-		if access == "" {
-			access = validator.AccessScopes
-		}
-		rules[i] = validator.Rule{Methods: r.Methods, Path: r.Path, Access: access, Source: r.Source, Tools: tools}
-		if len(r.Scopes) > 0 {
-			rules[i].Scopes = oauth.NewScopeSet(r.Scopes...)
-		}
+	rules := make([]validator.Rule, len(settings))
+	for i := range settings {
+		rules[i] = settings[i].rule()
+		rules[i].Tools = tools
 	}
 	return rules, nil
+}
+
+// rule returns the rule of the validator.
+func (r *RuleSettings) rule() validator.Rule {
+	rule := validator.Rule{Methods: r.Methods, Path: r.Path, Access: validator.Access(r.Access), Source: r.Source}
+	if rule.Access == "" {
+		rule.Access = validator.AccessScopes
+	}
+	if len(r.Scopes) > 0 {
+		rule.Scopes = oauth.NewScopeSet(r.Scopes...)
+	}
+	return rule
 }

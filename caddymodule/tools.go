@@ -47,14 +47,15 @@ func (p *Protect) parseTool(h httpcaddyfile.Helper) error {
 }
 
 // compileTools turns settings into rules of the validator; nil: there are none.
-func (p *Protect) compileTools() (*validator.Tools, error) {
+// rules are those of the gate.
+func (p *Protect) compileTools(rules []RuleSettings) (*validator.Tools, error) {
 	if len(p.Tools) == 0 {
 		if p.ToolList != "" {
 			return nil, errors.New("tool_list says how tools are listed, but no tool has a rule")
 		}
 		return nil, nil
 	}
-	if !slices.ContainsFunc(p.Rules, takesMessages) {
+	if !slices.ContainsFunc(rules, takesMessages) {
 		return nil, fmt.Errorf("tool %s at %s is unreachable: tools are called by POST, and no rule of the gate is for that method", p.Tools[0].Name, place(p.Tools[0].Source))
 	}
 	tools := &validator.Tools{ListDeclared: p.ToolList == toolListDeclared}

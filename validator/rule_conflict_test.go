@@ -3,6 +3,7 @@ package validator
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -54,11 +55,110 @@ func firstConflict(rules []Rule) *RuleError {
 			case equal:
 				return &RuleError{Rule: a, Other: &b, Problem: "matches the same requests as"}
 			case crossing:
-				return &RuleError{Rule: a, Other: &b, Problem: "neither is more specific for the requests that both match"}
+				if !isCovered(rules, a, b) {
+					return &RuleError{Rule: a, Other: &b, Problem: "neither is more specific for the requests that both match"}
+				}
 			}
 		}
 	}
 	return nil
+}
+
+// isCovered reports whether a rule matches what both match, and nothing else.
+func isCovered(rules []Rule, a, b Rule) bool {
+	for _, c := range rules {
+		r, _ := parsePattern(c.Path)
+		set := newMethodSet(c.Methods)
+		within := true
+		for _, o := range []Rule{a, b} {
+			p, _ := parsePattern(o.Path)
+			rel := both(compareMethods(set, newMethodSet(o.Methods)), comparePatterns(r, p))
+			within = within && (rel == narrower || rel == equal)
+		}
+		if !within || set != newMethodSet(a.Methods)&newMethodSet(b.Methods) {
+			continue
+		}
+		p, _ := parsePattern(a.Path)
+		q, _ := parsePattern(b.Path)
+		if n := max(len(p.segments), len(q.segments)); p.everything || q.everything || len(r.segments) == n && r.wildcards() == bothWildcards(p, q) {
+			if p.everything && comparePatterns(r, q) != equal || q.everything && comparePatterns(r, p) != equal {
+				continue
+			}
+			return true
+		}
+	}
+	return false
+}
+
+func (p pattern) wildcards() (n int) {
+	for _, segment := range p.segments {
+		if segment == wildcard {
+			n++
+		}
+	}
+	return n
+}
+
+// bothWildcards counts the segments that neither pattern says anything about.
+func bothWildcards(p, q pattern) (n int) {
+	free := func(p pattern, i int) bool { return i >= len(p.segments) || p.segments[i] == wildcard }
+	for i := range max(len(p.segments), len(q.segments)) {
+		if free(p, i) && free(q, i) {
+			n++
+		}
+	}
+	return n
+}
+
+// TestNarrowestRuleDecidesWhereRulesCross: random tables that stand; the rule
+// found is within every rule that matches, looked at one by one.
+func TestNarrowestRuleDecidesWhereRulesCross(t *testing.T) {
+	t.Parallel()
+	c := testCatalog(t)
+	segment := rapid.SampledFrom([]string{"a", "b", "{x}"})
+	crossed := 0
+	rapid.Check(t, func(t *rapid.T) {
+		rules := []Rule{rule("GET", "/{x}/b"), rule("GET", "/a/{y}"), rule("GET", "/a/b"), rule("*", "/a/*"), rule("GET", "/{x}/*"), rule("GET", "/a/{x}/c"), rule("GET", "/{x}/b/c"), rule("GET", "/a/b/c"), rule("GET", "/a/*")}
+		rules = rapid.SliceOfNDistinct(rapid.SampledFrom(rules), 3, len(rules), func(r Rule) string { return r.String() }).Draw(t, "rules")
+		for range rapid.IntRange(0, 2).Draw(t, "more") {
+			rules = append(rules, rule(rapid.SampledFrom([]string{"GET", "*"}).Draw(t, "method"), "/"+strings.Join(rapid.SliceOfN(segment, 1, 3).Draw(t, "segments"), "/")+rapid.SampledFrom([]string{"", "/*"}).Draw(t, "end")))
+		}
+		table, err := newRuleTable(rules, c)
+		if err != nil {
+			return
+		}
+		for range 20 {
+			path := "/" + strings.Join(rapid.SliceOfN(rapid.SampledFrom([]string{"a", "b", "c"}), 1, 4).Draw(t, "path"), "/")
+			got := table.match(0, path)
+			var matching []*Rule
+			for _, r := range table.rules {
+				if r.Methods == nil || r.Methods[0] == "GET" {
+					if p, _ := parsePattern(r.Path); contains(t, p.String(), path) {
+						matching = append(matching, r)
+					}
+				}
+			}
+			if (got == nil) != (len(matching) == 0) {
+				t.Fatalf("%s: %v of %v", path, got, matching)
+			}
+			if len(matching) > 2 {
+				crossed++
+			}
+			for _, other := range matching {
+				if other == got {
+					continue
+				}
+				p, _ := parsePattern(got.Path)
+				q, _ := parsePattern(other.Path)
+				if rel := both(compareMethods(newMethodSet(got.Methods), newMethodSet(other.Methods)), comparePatterns(p, q)); rel != narrower {
+					t.Fatalf("%s: %v decides, beside %v", path, got, other)
+				}
+			}
+		}
+	})
+	if crossed < 20 {
+		t.Errorf("%d requests came under three rules: too few", crossed)
+	}
 }
 
 // TestLargeTablesAreBuiltByLookingAtFewPairs: ten thousand rules, as a large API
@@ -110,4 +210,80 @@ func BenchmarkNewRuleTable(b *testing.B) {
 			}
 		})
 	}
+}
+
+// TestOverlapsMakeATableOfCrossingRules: random rules; with a rule for each
+// overlap they stand, and where several of them decide about a path, the overlap
+// that is found names them all.
+func TestOverlapsMakeATableOfCrossingRules(t *testing.T) {
+	t.Parallel()
+	c := testCatalog(t)
+	segment := rapid.SampledFrom([]string{"a", "b", "{x}"})
+	shared := 0
+	rapid.Check(t, func(t *rapid.T) {
+		given := rapid.SliceOfNDistinct(rapid.Custom(func(t *rapid.T) Rule {
+			path := "/" + strings.Join(rapid.SliceOfN(segment, 2, 4).Draw(t, "segments"), "/") + rapid.SampledFrom([]string{"", "", "/*"}).Draw(t, "end")
+			return rule(rapid.SampledFrom([]string{"GET", "GET", "*", "GET,POST"}).Draw(t, "methods"), path)
+		}), 3, 6, func(r Rule) string { return r.String() }).Draw(t, "rules")
+		rules := given
+		overlaps := Overlaps(given)
+		for i := range overlaps {
+			rules = append(rules, Rule{Methods: overlaps[i].Methods, Path: overlaps[i].Path, Access: AccessAuthenticated, Source: fmt.Sprint(i)})
+		}
+		table, err := newRuleTable(rules, c)
+		if err != nil {
+			if strings.Contains(err.Error(), "neither is more specific") || strings.Contains(err.Error(), "the same requests") {
+				t.Fatalf("%v", err)
+			}
+			return // unreachable
+		}
+		for range 150 {
+			path := "/" + strings.Join(rapid.SliceOfN(rapid.SampledFrom([]string{"a", "a", "b", "b", "c"}), 1, 4).Draw(t, "path"), "/")
+			narrowest := narrowestByHand(t, given, path)
+			if len(narrowest) < 2 {
+				continue
+			}
+			shared++
+			got := table.match(0, path)
+			if got == nil || got.Access != AccessAuthenticated {
+				t.Fatalf("%s: %v decides, and %q match", path, got, narrowest)
+			}
+			var of []string
+			for i, o := range overlaps {
+				if got.Source == fmt.Sprint(i) {
+					for _, r := range o.Rules {
+						of = append(of, r.String())
+					}
+				}
+			}
+			if strings.Join(of, ";") != strings.Join(narrowest, ";") {
+				t.Fatalf("%s: overlap of %q, and %q match", path, of, narrowest)
+			}
+		}
+	})
+	if shared < 30 {
+		t.Errorf("%d paths came under crossing rules: too few", shared)
+	}
+}
+
+// narrowestByHand returns the rules that match a GET of path without those that
+// are wider than another one, looked at pair by pair.
+func narrowestByHand(t *rapid.T, rules []Rule, path string) (narrowest []string) {
+	wider := func(a, b Rule) bool {
+		p, _ := parsePattern(a.Path)
+		q, _ := parsePattern(b.Path)
+		return both(compareMethods(newMethodSet(a.Methods), newMethodSet(b.Methods)), comparePatterns(p, q)) == wider
+	}
+	var matching []Rule
+	for _, r := range rules {
+		if p, _ := parsePattern(r.Path); newMethodSet(r.Methods)&1 != 0 && contains(t, p.String(), path) {
+			matching = append(matching, r)
+		}
+	}
+	for _, a := range matching {
+		if !slices.ContainsFunc(matching, func(b Rule) bool { return wider(a, b) }) {
+			narrowest = append(narrowest, a.String())
+		}
+	}
+	return narrowest
 }

