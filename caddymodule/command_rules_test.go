@@ -3,6 +3,8 @@ package caddymodule
 import (
 	"encoding/json"
 	"fmt"
+	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -157,6 +159,50 @@ func TestRulesAreRightAboutWhoGetsPast(t *testing.T) {
 	})
 	if asked < 1000 {
 		t.Errorf("%d requests show too little", asked)
+	}
+}
+
+// TestRulesAndADocumentAreHeldAgainstEachOther
+func TestRulesAndADocumentAreHeldAgainstEachOther(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "api.yaml")
+	write := func(paths string) {
+		if err := os.WriteFile(file, []byte("openapi: 3.1.0\nservers: [{url: 'https://api.example.com/'}]\npaths:\n"+paths), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	config := strings.Replace(ruledConfig, "oauth_protect admin", "oauth_protect /admin/* admin", 1)
+	const complete = `  /jobs/{id}: {get: {operationId: getJob}, delete: {}}
+  /me: {get: {}}
+  /health: {get: {}}
+  /reports: {post: {}}
+  /admin/users: {get: {}}
+`
+	write(complete)
+	if out, err := oauthCommand(t, config, "", "rules", "--openapi", file); err != nil || !strings.Contains(out, "6 operations, 0 without a rule, 0 that cannot be compared; 0 rules without an operation") {
+		t.Errorf("%v %s", err, out)
+	}
+	write(strings.Replace(complete, "  /me: {get: {}}", "  /jobs/{id}/notes/: {get: {}}\n  /jobs/{id}/notes: {post: {operationId: addNote}}\n  /files/{name}.pdf: {get: {}}", 1))
+	out, err := oauthCommand(t, config, "", "rules", "--openapi", file, "--json")
+	if err == nil {
+		t.Error("the exit status is 0")
+	}
+	var report rules.Report
+	if err := json.Unmarshal([]byte(out), &report); err != nil {
+		t.Fatal(err)
+	}
+	c := report.OpenAPI
+	if len(c.Unruled) != 1 || c.Unruled[0].ID != "addNote" || c.Unruled[0].Method != "POST" || !strings.HasSuffix(c.Unruled[0].Source, "api.yaml:6") ||
+		len(c.Undocumented) != 1 || c.Undocumented[0].Path != "/me" || len(c.Odd) != 1 || !strings.Contains(c.Odd[0].Problem, "template in part") {
+		t.Errorf("%+v", c)
+	}
+	if out, _ := oauthCommand(t, config, "", "rules", "--openapi", file); !regexp.MustCompile(`no rule +POST /jobs/\{id\}/notes +addNote`).MatchString(out) {
+		t.Errorf("%s", out)
+	}
+	if out, err := oauthCommand(t, config, "", "rules", "--openapi", file, "--prefix", "/v1"); err == nil || !strings.Contains(out, "without a rule") || !strings.Contains(out, "/v1/health") {
+		t.Errorf("%s", out)
+	}
+	if _, err := oauthCommand(t, config, "", "rules", "--openapi", "none.yaml"); err == nil || !strings.Contains(err.Error(), "--openapi: stat none.yaml") {
+		t.Errorf("%v", err)
 	}
 }
 

@@ -217,14 +217,11 @@ func Overlaps(rules []Rule) []Overlap {
 	var given, placed ruleIndex
 	var all []*placedRule
 	for i := range rules {
-		p, err := parsePattern(rules[i].Path)
-		if err != nil || slices.ContainsFunc(rules[i].Methods, func(m string) bool { return methodIndex(m) < 0 }) {
-			continue
+		if rule := place(rules, i); rule != nil {
+			all = append(all, rule)
+			given.add(rule)
+			placed.add(rule)
 		}
-		rule := &placedRule{&rules[i], p, newMethodSet(rules[i].Methods), i}
-		all = append(all, rule)
-		given.add(rule)
-		placed.add(rule)
 	}
 	var overlaps []Overlap
 	for i := 0; i < len(all); i++ { // grows: an overlap may cross others
@@ -281,4 +278,36 @@ func (s methodSet) names() []string {
 		}
 	}
 	return names
+}
+
+// Compare calls found for each pair of rules, one of each list, that some request
+// matches both of. within: the second one matches all that the first does. Rules
+// that are wrong by themselves are left out.
+func Compare(a, b []Rule, found func(i, j int, within bool)) {
+	var placed ruleIndex
+	for j := range b {
+		if rule := place(b, j); rule != nil {
+			placed.add(rule)
+		}
+	}
+	for i := range a {
+		rule := place(a, i)
+		if rule == nil {
+			continue
+		}
+		for other := range placed.sharing(rule.pattern) {
+			if rel := rule.compare(other); rel != disjoint {
+				found(i, other.index, rel == narrower || rel == equal)
+			}
+		}
+	}
+}
+
+// place compiles rule i of the list; nil: it is wrong by itself.
+func place(rules []Rule, i int) *placedRule {
+	p, err := parsePattern(rules[i].Path)
+	if err != nil || slices.ContainsFunc(rules[i].Methods, func(m string) bool { return methodIndex(m) < 0 }) {
+		return nil
+	}
+	return &placedRule{&rules[i], p, newMethodSet(rules[i].Methods), i}
 }

@@ -287,3 +287,48 @@ func narrowestByHand(t *rapid.T, rules []Rule, path string) (narrowest []string)
 	}
 	return narrowest
 }
+
+// TestCompareIsRightAboutEveryRequest: random lists of rules, against every
+// short request over a few segments.
+func TestCompareIsRightAboutEveryRequest(t *testing.T) {
+	t.Parallel()
+	var paths []string
+	for level := []string{""}; len(level[0]) < 8; {
+		var next []string
+		for _, path := range level {
+			for _, segment := range []string{"a", "b", "c"} {
+				next = append(next, path+"/"+segment)
+				paths = append(paths, path+"/"+segment, path+"/"+segment+"/")
+			}
+		}
+		level = next
+	}
+	drawn := rapid.SliceOfN(rapid.Custom(func(t *rapid.T) Rule {
+		path := "/" + strings.Join(rapid.SliceOfN(rapid.SampledFrom([]string{"a", "b", "{x}"}), 1, 3).Draw(t, "segments"), "/") + rapid.SampledFrom([]string{"", "", "/", "/*"}).Draw(t, "end")
+		return rule(rapid.SampledFrom([]string{"GET", "HEAD", "*", "GET,POST", "POST"}).Draw(t, "methods"), path)
+	}), 1, 3)
+	rapid.Check(t, func(t *rapid.T) {
+		a, b := drawn.Draw(t, "a"), drawn.Draw(t, "b")
+		type pair struct{ i, j int }
+		got := make(map[pair]bool) // to within
+		Compare(a, b, func(i, j int, within bool) { got[pair{i, j}] = within })
+		for i, x := range a {
+			for j, y := range b {
+				shared, within := false, true
+				for _, path := range paths {
+					p, _ := parsePattern(x.Path)
+					q, _ := parsePattern(y.Path)
+					first, second := contains(t, p.String(), path), contains(t, q.String(), path)
+					for method := range methods {
+						inFirst, inSecond := first && newMethodSet(x.Methods)&(1<<method) != 0, second && newMethodSet(y.Methods)&(1<<method) != 0
+						shared = shared || inFirst && inSecond
+						within = within && (!inFirst || inSecond)
+					}
+				}
+				if said, found := got[pair{i, j}]; found != shared || found && said != within {
+					t.Fatalf("%s and %s: found %t, within %t; of all requests %t, %t", x, y, found, said, shared, within)
+				}
+			}
+		}
+	})
+}
