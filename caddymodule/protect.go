@@ -1,6 +1,7 @@
 package caddymodule
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -86,6 +87,7 @@ type Protect struct {
 	own       []validator.Rule // without those of other gates of the resource
 	resource  *validator.Resource
 	bypass    caddyhttp.MatcherSets
+	bypassing string // bypass in JSON
 	headers   *validator.HeaderPolicy
 	ruleText  map[*validator.Rule]string
 	decisions *decisionCounter
@@ -167,6 +169,8 @@ func (p *Protect) Provision(ctx caddy.Context) error {
 		return p.at(err)
 	}
 	if p.BypassRaw != nil {
+		text, _ := json.Marshal(p.BypassRaw) // was read from JSON, and is gone when it is loaded
+		p.bypassing = string(text)
 		matchers, err := ctx.LoadModule(p, "BypassRaw")
 		if err != nil {
 			return p.at(fmt.Errorf("bypass: %w", err))

@@ -80,7 +80,7 @@ func (p *Protect) keepRefusal(header http.Header, r *http.Request, refusal *vali
 	}
 	e.Refuse(refusal, header.Clone(), body)
 	if p.app.rehearsal != nil {
-		p.app.rehearsal.explanation = e
+		p.app.rehearsal.explanation, p.app.rehearsal.decided = e, refusal.Rule
 		return
 	}
 	e.ID, e.Time = id, time.Now()

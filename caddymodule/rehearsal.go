@@ -34,7 +34,9 @@ type rehearsal struct {
 
 	notes       []string
 	explanation *explain.Explanation // of the request under way, by the gate it met last
-	session     *validator.Session   // of the token under way
+	decided     *validator.Rule      // about it; nil: none
+	rules       map[string]*validator.Rule
+	session     *validator.Session // of the token under way
 }
 
 // rehearsedRequest is a request to explain.
@@ -187,7 +189,7 @@ func (h *rehearsal) send(server *caddyhttp.Server, q rehearsedRequest, token str
 	if len(server.TLSConnPolicies) > 0 {
 		r.TLS = &tls.ConnectionState{HandshakeComplete: true, ServerName: hostname(q.host), NegotiatedProtocol: "http/1.1"}
 	}
-	h.explanation = nil
+	h.explanation, h.decided = nil, nil
 	w := &answerWriter{header: make(http.Header)}
 	serveQuietly(server, w, r)
 	e := h.explanation
@@ -230,6 +232,9 @@ func (p *Protect) rehearsed(r *http.Request, outcome explain.Outcome, decision *
 		}
 	}
 	p.app.rehearsal.explanation = e
+	if decision != nil {
+		p.app.rehearsal.decided = decision.Rule
+	}
 }
 
 // answeredBy notes that oauth_server answers.

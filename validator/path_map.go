@@ -156,14 +156,26 @@ func (m *PathMap[V]) addBelow(c *pathClass[V], told *V, at []string) {
 		return
 	}
 	m.addBelow(c.other, &below, append(slices.Clone(at), wildcard))
-	// A literal is more specific than what stands beside it. It can lean on the
-	// range above only if nothing else is said about its place.
-	above := &below
-	if !c.other.allOf(below) {
-		above = nil
-	}
 	for _, segment := range slices.Sorted(maps.Keys(c.literal)) {
-		m.addBelow(c.literal[segment], above, append(slices.Clone(at), segment))
+		m.addLiteral(c.literal[segment], c.other, &below, append(slices.Clone(at), segment))
+	}
+}
+
+// addLiteral adds ranges for a literal segment, beside what was said about any
+// other segment in its place.
+func (m *PathMap[V]) addLiteral(c, other *pathClass[V], above *V, at []string) {
+	switch {
+	case other.allOf(*above): // nothing was
+		m.addBelow(c, above, at)
+	case !c.uniform && !other.uniform && c.other.equal(other.other) && maps.EqualFunc(c.literal, other.literal, (*pathClass[V]).equal):
+		if c.exact != other.exact {
+			m.add(pattern{segments: at}, c.exact, c.path)
+		}
+		if c.slash != other.slash {
+			m.add(pattern{segments: append(slices.Clone(at), "")}, c.slash, c.path+"/")
+		}
+	default:
+		m.addBelow(c, nil, at)
 	}
 }
 

@@ -155,6 +155,12 @@ type pattern struct {
 	everything bool     // "*"
 }
 
+// IsPattern reports whether the path could stand in a rule.
+func IsPattern(path string) bool {
+	_, err := parsePattern(path)
+	return err == nil
+}
+
 // wildcard stands for `*` and `{name}` in pattern.segments. No literal can
 // equal it: a slash never stands in a segment.
 const wildcard = "/"

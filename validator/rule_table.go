@@ -3,6 +3,7 @@ package validator
 import (
 	"math/bits"
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/caddy-scope/caddy-scope/oauth"
@@ -15,6 +16,9 @@ var methods = [...]string{
 	http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut,
 	http.MethodPatch, http.MethodDelete, http.MethodOptions,
 }
+
+// Methods returns every method that a request may have.
+func Methods() []string { return slices.Clone(methods[:]) }
 
 // methodIndex returns the place of method in methods, or -1.
 func methodIndex(method string) int {
