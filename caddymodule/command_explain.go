@@ -116,13 +116,18 @@ func explanationFor(cmd *cobra.Command) (*explain.Explanation, error) {
 // requestBody returns the body that the flags ask for; nil: none.
 func requestBody(cmd *cobra.Command) ([]byte, error) {
 	if tool, _ := cmd.Flags().GetString("tool"); tool != "" {
-		return json.Marshal(map[string]any{"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": map[string]any{"name": tool, "arguments": struct{}{}}})
+		return toolCall(tool)
 	}
 	file, _ := cmd.Flags().GetString("body")
 	if file == "" {
 		return nil, nil
 	}
 	return readFile(cmd, "body", file, 8<<20)
+}
+
+// toolCall is a message that calls a tool of an MCP server.
+func toolCall(tool string) ([]byte, error) {
+	return json.Marshal(map[string]any{"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": map[string]any{"name": tool, "arguments": struct{}{}}})
 }
 
 // readFile reads the file that a flag names; - is standard input.

@@ -80,7 +80,8 @@ func (p *Protect) keepRefusal(header http.Header, r *http.Request, refusal *vali
 	}
 	e.Refuse(refusal, header.Clone(), body)
 	if p.app.rehearsal != nil {
-		p.app.rehearsal.explanation, p.app.rehearsal.decided = e, refusal.Rule
+		h := p.app.rehearsal
+		h.explanation, h.decided, h.refused = e, refusal.Rule, refusal
 		return
 	}
 	e.ID, e.Time = id, time.Now()

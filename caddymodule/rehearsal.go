@@ -35,6 +35,7 @@ type rehearsal struct {
 	notes       []string
 	explanation *explain.Explanation // of the request under way, by the gate it met last
 	decided     *validator.Rule      // about it; nil: none
+	refused     *validator.Refusal   // of it; nil: none
 	rules       map[string]*validator.Rule
 	session     *validator.Session // of the token under way
 }
@@ -45,11 +46,13 @@ type rehearsedRequest struct {
 	path   string // with the query, as the client writes it
 	host   string // empty: the issuer's
 	origin string // of a CORS preflight or a browser's request; empty: none
-	client string // whose token it is; empty: the first of the configuration
-	scopes []string
-	anyone bool   // without credentials
-	token  string // an access token, instead of scopes
-	body   []byte // in JSON; nil: none
+	// preflightFor is the method that a CORS preflight asks for; empty: it is none.
+	preflightFor string
+	client       string // whose token it is; empty: the first of the configuration
+	scopes       []string
+	anyone       bool   // without credentials
+	token        string // an access token, instead of scopes
+	body         []byte // in JSON; nil: none
 }
 
 // newRehearsal provisions the configuration, which is JSON.
@@ -168,7 +171,7 @@ func listensOn(server *caddyhttp.Server, port string) bool {
 
 // send gives Caddy the bytes of a request, as a client would.
 func (h *rehearsal) send(server *caddyhttp.Server, q rehearsedRequest, token string) (*explain.Explanation, error) {
-	if strings.ContainsAny(q.method+q.path+q.host+q.origin, " \t\r\n") {
+	if strings.ContainsAny(q.method+q.path+q.host+q.origin+q.preflightFor, " \t\r\n") {
 		return nil, errors.New("a method, path or host with a space or a line break in it is no request: percent-encode it")
 	}
 	wire := q.method + " " + q.path + " HTTP/1.1\r\nHost: " + q.host + "\r\n"
@@ -177,6 +180,9 @@ func (h *rehearsal) send(server *caddyhttp.Server, q rehearsedRequest, token str
 	}
 	if q.origin != "" {
 		wire += "Origin: " + q.origin + "\r\n"
+	}
+	if q.preflightFor != "" {
+		wire += "Access-Control-Request-Method: " + q.preflightFor + "\r\n"
 	}
 	if q.body != nil {
 		wire += fmt.Sprintf("Content-Type: application/json\r\nContent-Length: %d\r\n", len(q.body))
@@ -189,7 +195,7 @@ func (h *rehearsal) send(server *caddyhttp.Server, q rehearsedRequest, token str
 	if len(server.TLSConnPolicies) > 0 {
 		r.TLS = &tls.ConnectionState{HandshakeComplete: true, ServerName: hostname(q.host), NegotiatedProtocol: "http/1.1"}
 	}
-	h.explanation, h.decided = nil, nil
+	h.explanation, h.decided, h.refused = nil, nil, nil
 	w := &answerWriter{header: make(http.Header)}
 	serveQuietly(server, w, r)
 	e := h.explanation
