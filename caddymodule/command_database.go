@@ -68,7 +68,7 @@ func keyCommand() *cobra.Command {
 		Example: "  caddy oauth key rotate\n  caddy oauth key rotate --now   # a key was stolen",
 		RunE:    runWithApp(rotateKey),
 	}
-	rotate.Flags().Bool("now", false, "The new key signs at once, and every token of the old one is refused")
+	rotate.Flags().Bool("now", false, "The new key signs in two seconds, and every token of the old one is refused from then on")
 	key.AddCommand(list, rotate)
 	return key
 }

@@ -299,22 +299,33 @@ func (a *App) openKeys(ctx context.Context, store issuer.KeyStore) (*issuer.KeyR
 	if err != nil {
 		return nil, err
 	}
-	const refreshEvery = 30 * time.Second
-	go func() {
-		ticker := time.NewTicker(refreshEvery)
-		defer ticker.Stop()
-		for {
-			select {
-			case <-ctx.Done():
-				return
-			case <-ticker.C:
-				if err := ring.Refresh(ctx); err != nil && ctx.Err() == nil {
-					a.logger.Warn("refresh the signing keys", zap.Error(err))
-				}
-			}
-		}
-	}()
+	go a.followKeys(ctx, ring)
 	return ring, nil
+}
+
+// followKeys keeps the ring at what the keys are in the database, and moves them
+// on when it is time.
+func (a *App) followKeys(ctx context.Context, ring *issuer.KeyRing) {
+	const looksPerMove = 100 // every half minute
+	ticker := time.NewTicker(issuer.LookEvery)
+	defer ticker.Stop()
+	var failed bool
+	for n := 1; ; n++ {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		follow := ring.Look
+		if n%looksPerMove == 0 {
+			follow = ring.Refresh
+		}
+		err := follow(ctx)
+		if err != nil && ctx.Err() == nil && !failed { // said once
+			a.logger.Warn("cannot follow the signing keys; going on with those that are known", zap.Error(err))
+		}
+		failed = err != nil
+	}
 }
 
 // onRelease notes what to give back; the last taken is given back first.

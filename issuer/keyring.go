@@ -10,7 +10,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"sync/atomic"
+	"time"
 
 	"github.com/lestrrat-go/jwx/v2/jwa"
 	"github.com/lestrrat-go/jwx/v2/jwk"
@@ -34,6 +36,7 @@ type ringKeys struct {
 	headers map[string]string
 	verify  map[string]*ecdsa.PublicKey
 	jwks    []byte // the JWKS document
+	stand   string // of the stored keys; see standOf
 }
 
 // NewStaticKeyRing is a ring of configured keys: the first signs, the others
@@ -83,21 +86,66 @@ func (k *KeyRing) Refresh(ctx context.Context) error {
 	return k.load(ctx, sealed)
 }
 
-// Rotate publishes a new key ahead of schedule; with now it signs at once and
-// the one that signed until now is gone.
+// Look follows what other nodes did to the keys and moves none. The owner calls
+// it every LookEvery.
+func (k *KeyRing) Look(ctx context.Context) error {
+	if k.store == nil {
+		return nil
+	}
+	sealed, err := k.store.SigningKeys(ctx)
+	if err != nil {
+		return fmt.Errorf("look at signing keys: %w", err)
+	}
+	if k.keys.Load().stand == standOf(sealed) {
+		return nil
+	}
+	return k.load(ctx, sealed)
+}
+
+// LookEvery is how soon a node hears of what another did to the keys.
+const LookEvery = 300 * time.Millisecond
+
+// spread is until every node has heard of a key that was published: some looks,
+// one of which may have failed.
+const spread = 5 * LookEvery
+
+// Rotate publishes a new key ahead of schedule; with now it replaces the one
+// that signs, whose tokens are refused from then on. It then takes a moment:
+// every node is to know the key before the first token comes that it signed.
 func (k *KeyRing) Rotate(ctx context.Context, now bool) error {
 	if k.store == nil {
 		return errors.New("the signing keys stand in the configuration; change them there")
 	}
-	sealed, err := k.store.RotateSigningKey(ctx, k.policy, now, k.newKey)
+	var made SealedKey
+	sealed, err := k.store.PublishSigningKey(ctx, k.policy, now, func() (_ SealedKey, err error) {
+		made, err = k.newKey()
+		return made, err
+	})
+	if err == nil && now {
+		select {
+		case <-time.After(spread):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		sealed, err = k.store.ReplaceSigningKey(ctx, made.KID)
+	}
 	if err != nil {
 		return fmt.Errorf("rotate signing key: %w", err)
 	}
 	return k.load(ctx, sealed)
 }
 
+// standOf tells two states of the stored keys apart.
+func standOf(sealed []SealedKey) string {
+	var stand strings.Builder
+	for _, key := range sealed {
+		fmt.Fprintf(&stand, "%s %s %d\n", key.KID, key.Phase, key.Since.UnixNano())
+	}
+	return stand.String()
+}
+
 func (k *KeyRing) load(ctx context.Context, sealed []SealedKey) error {
-	state := &ringKeys{verify: make(map[string]*ecdsa.PublicKey)}
+	state := &ringKeys{verify: make(map[string]*ecdsa.PublicKey), stand: standOf(sealed)}
 	var public []jwk.Key
 	for _, s := range sealed {
 		if s.Phase == KeyGone {

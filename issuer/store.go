@@ -277,9 +277,14 @@ type KeyStore interface {
 	// transaction, when a key must be made; two nodes on an empty database make
 	// one.
 	MaintainSigningKeys(ctx context.Context, policy KeyPolicy, newKey func() (SealedKey, error)) ([]SealedKey, error)
-	// RotateSigningKey publishes a new key ahead of schedule. With now it signs
-	// at once and the one that signed until now is gone (a compromise).
-	RotateSigningKey(ctx context.Context, policy KeyPolicy, now bool, newKey func() (SealedKey, error)) ([]SealedKey, error)
+	// SigningKeys returns the keys that are not gone, oldest first, and moves none.
+	SigningKeys(ctx context.Context) ([]SealedKey, error)
+	// PublishSigningKey adds a published key ahead of schedule, unless another is
+	// published; with another, also then. It returns all keys that are not gone.
+	PublishSigningKey(ctx context.Context, policy KeyPolicy, another bool, newKey func() (SealedKey, error)) ([]SealedKey, error)
+	// ReplaceSigningKey makes a published key sign at once; the one that signed
+	// until now is gone (a compromise). ErrNotFound: the key is not published.
+	ReplaceSigningKey(ctx context.Context, kid string) ([]SealedKey, error)
 	// ResealSigningKey replaces the sealed bytes of a key, after the root secret
 	// changed.
 	ResealSigningKey(ctx context.Context, kid string, sealed []byte) error

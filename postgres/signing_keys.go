@@ -19,24 +19,45 @@ func (s *Store) MaintainSigningKeys(ctx context.Context, policy issuer.KeyPolicy
 	return s.withKeys(ctx, "maintain signing keys", func(k *keyTurn) error { return k.maintain(policy, newKey) })
 }
 
-// RotateSigningKey is described at issuer.KeyStore.
-func (s *Store) RotateSigningKey(ctx context.Context, policy issuer.KeyPolicy, now bool, newKey makeKey) ([]issuer.SealedKey, error) {
-	return s.withKeys(ctx, "rotate signing key", func(k *keyTurn) error {
+// SigningKeys is described at issuer.KeyStore.
+func (s *Store) SigningKeys(ctx context.Context) (keys []issuer.SealedKey, err error) {
+	err = s.db.read(ctx, "read signing keys", func(ctx context.Context, conn *pgxpool.Conn) error {
+		found, err := loadKeys(ctx, s.db, conn)
+		keys = nil
+		for _, key := range found {
+			keys = append(keys, *key)
+		}
+		return err
+	})
+	return keys, err
+}
+
+// PublishSigningKey is described at issuer.KeyStore.
+func (s *Store) PublishSigningKey(ctx context.Context, policy issuer.KeyPolicy, another bool, newKey makeKey) ([]issuer.SealedKey, error) {
+	return s.withKeys(ctx, "publish signing key", func(k *keyTurn) error {
 		if err := k.maintain(policy, newKey); err != nil {
 			return err
 		}
-		if now {
-			if active := k.in(issuer.KeyActive); active != nil {
-				if err := k.move(active, issuer.KeyGone); err != nil {
-					return err
-				}
-			}
-			return k.add(issuer.KeyActive, newKey)
-		}
-		if k.in(issuer.KeyPublished) != nil {
+		if !another && k.in(issuer.KeyPublished) != nil {
 			return nil // one is on its way already
 		}
 		return k.add(issuer.KeyPublished, newKey)
+	})
+}
+
+// ReplaceSigningKey is described at issuer.KeyStore.
+func (s *Store) ReplaceSigningKey(ctx context.Context, kid string) ([]issuer.SealedKey, error) {
+	return s.withKeys(ctx, "replace signing key", func(k *keyTurn) error {
+		i := slices.IndexFunc(k.keys, func(key *issuer.SealedKey) bool { return key.KID == kid && key.Phase == issuer.KeyPublished })
+		if i < 0 {
+			return issuer.ErrNotFound
+		}
+		if active := k.in(issuer.KeyActive); active != nil {
+			if err := k.move(active, issuer.KeyGone); err != nil {
+				return err
+			}
+		}
+		return k.move(k.keys[i], issuer.KeyActive)
 	})
 }
 
@@ -87,18 +108,28 @@ func (k *keyTurn) load() error {
 	if err := k.tx.QueryRow(k.ctx, `SELECT clock_timestamp()`).Scan(&k.now); err != nil {
 		return err
 	}
-	rows, err := k.tx.Query(k.ctx, k.db.sql(`SELECT kid, phase, public::text, sealed, since, created_at FROM {s}.gpt_signing_keys WHERE phase <> 'gone' ORDER BY created_at, kid`))
+	var err error
+	k.keys, err = loadKeys(k.ctx, k.db, k.tx)
+	return err
+}
+
+type querier interface {
+	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
+}
+
+// loadKeys reads the keys that are not gone, oldest first.
+func loadKeys(ctx context.Context, db *DB, from querier) ([]*issuer.SealedKey, error) {
+	rows, err := from.Query(ctx, db.sql(`SELECT kid, phase, public::text, sealed, since, created_at FROM {s}.gpt_signing_keys WHERE phase <> 'gone' ORDER BY created_at, kid`))
 	if err != nil {
-		return err
+		return nil, err
 	}
-	k.keys, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (*issuer.SealedKey, error) {
+	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (*issuer.SealedKey, error) {
 		var key issuer.SealedKey
 		var public string
 		err := row.Scan(&key.KID, &key.Phase, &public, &key.Sealed, &key.Since, &key.CreatedAt)
 		key.Public = []byte(public)
 		return &key, err
 	})
-	return err
 }
 
 // maintain moves each key on. A published key takes over once every cache of

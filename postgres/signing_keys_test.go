@@ -4,6 +4,7 @@ package postgres_test
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"sync/atomic"
 	"testing"
@@ -70,13 +71,24 @@ func TestSigningKeysMoveThroughTheirPhases(t *testing.T) {
 	if err := s.store.ResealSigningKey(s.ctx, "key-1", []byte("again")); err == nil {
 		t.Error("a gone key was sealed again")
 	}
-	keys, err := s.store.RotateSigningKey(s.ctx, policy, false, keyMaker(&made))
+	keys, err := s.store.PublishSigningKey(s.ctx, policy, false, keyMaker(&made))
 	if err != nil || phases(keys) != "key-2=active key-3=published " {
 		t.Fatal(phases(keys), err)
 	}
-	keys, err = s.store.RotateSigningKey(s.ctx, policy, true, keyMaker(&made))
-	if err != nil || phases(keys) != "key-3=published key-4=active " {
+	if keys, err = s.store.PublishSigningKey(s.ctx, policy, false, keyMaker(&made)); err != nil || phases(keys) != "key-2=active key-3=published " {
+		t.Fatal("asked again:", phases(keys), err)
+	}
+	if _, err := s.store.ReplaceSigningKey(s.ctx, "key-2"); !errors.Is(err, issuer.ErrNotFound) {
+		t.Fatal("replaced by itself:", err)
+	}
+	if keys, err = s.store.PublishSigningKey(s.ctx, policy, true, keyMaker(&made)); err != nil || phases(keys) != "key-2=active key-3=published key-4=published " {
+		t.Fatal(phases(keys), err)
+	}
+	if keys, err = s.store.ReplaceSigningKey(s.ctx, "key-4"); err != nil || phases(keys) != "key-3=published key-4=active " {
 		t.Fatal("after a compromise:", phases(keys), err)
+	}
+	if seen, err := s.store.SigningKeys(s.ctx); err != nil || phases(seen) != phases(keys) {
+		t.Fatal("looked at:", phases(seen), err)
 	}
 	if _, err := s.sql.Exec(s.ctx, `UPDATE gpt_signing_keys SET phase = 'active' WHERE kid = 'key-3'`); err == nil {
 		t.Error("two keys sign")
