@@ -35,8 +35,9 @@ func (adminAPI) Routes() []caddy.AdminRoute {
 // status is the answer of /oauth/status.
 type status struct {
 	Issuer    string           `json:"issuer"`
-	Ready     bool             `json:"ready"`          // the database answers
-	View      *viewStatus      `json:"view,omitempty"` // of session_check live
+	Ready     bool             `json:"ready"`              // the database answers
+	View      *viewStatus      `json:"view,omitempty"`     // of session_check live
+	ClockSkew float64          `json:"clock_skew_seconds"` // how far this node's clock is ahead of the database's
 	Clients   []string         `json:"clients,omitempty"`
 	Resources []resourceStatus `json:"resources,omitempty"`
 }
@@ -78,6 +79,9 @@ func (a *App) status(r *http.Request) status {
 	if view := a.runtime.view; view != nil {
 		state := view.State()
 		s.View = &viewStatus{state.Fresh, state.Staleness.Seconds(), state.Revocations, state.Known, state.Server, state.Failure}
+	}
+	if a.runtime.clock != nil {
+		s.ClockSkew = a.runtime.clock.Skew().Seconds()
 	}
 	for _, client := range a.Clients {
 		s.Clients = append(s.Clients, client.ID)

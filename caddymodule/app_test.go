@@ -124,7 +124,7 @@ func TestLiveViewTellsItsState(t *testing.T) {
 		t.Errorf("%+v", view)
 	}
 	gathered := make(chan prometheus.Metric, 8)
-	viewMetrics{}.Collect(gathered)
+	nodeMetrics{}.Collect(gathered)
 	if len(gathered) != 4 {
 		t.Errorf("%d gauges, want 4", len(gathered))
 	}

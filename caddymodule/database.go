@@ -81,6 +81,7 @@ type pooledDB struct {
 	store    *postgres.Store
 	sessions *postgres.SessionReader
 	upkeep   *postgres.Upkeep
+	clock    *postgres.Clock
 	stop     context.CancelFunc
 	ended    sync.WaitGroup
 }
@@ -151,7 +152,7 @@ func (a *App) open(ctx context.Context) (*runtime, error) {
 	}
 	rt := &runtime{
 		db: db.store, store: db.store, keys: keys, verify: keys,
-		sessions: db.sessions, touch: db.upkeep.Touch, usage: db.upkeep.Usage, ready: db.db.Ready,
+		sessions: db.sessions, touch: db.upkeep.Touch, usage: db.upkeep.Usage, ready: db.db.Ready, clock: db.clock,
 		proofs: &dpop.Verifier{Nonces: a.secrets.Nonces(time.Now), Store: db.store, Now: time.Now},
 	}
 	if a.SessionCheck != "strict" {
@@ -221,14 +222,11 @@ func openPool(ctx context.Context, key poolKey, logger *zap.Logger) (caddy.Destr
 	if err != nil {
 		return nil, err
 	}
-	d := &pooledDB{key: key, db: db, store: postgres.NewStore(db), sessions: postgres.NewSessionReader(db), upkeep: postgres.NewUpkeep(db)}
+	d := &pooledDB{key: key, db: db, store: postgres.NewStore(db), sessions: postgres.NewSessionReader(db), upkeep: postgres.NewUpkeep(db), clock: postgres.NewClock(db, nil)}
 	var running context.Context
 	running, d.stop = context.WithCancel(context.WithoutCancel(ctx))
-	d.ended.Add(1)
-	go func() {
-		defer d.ended.Done()
-		d.upkeep.Run(running)
-	}()
+	d.ended.Go(func() { d.upkeep.Run(running) })
+	d.ended.Go(func() { d.clock.Run(running) })
 	return d, nil
 }
 

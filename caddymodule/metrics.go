@@ -27,29 +27,37 @@ var outcomes = []string{
 	"no_rule", "no_credentials", "invalid_token", "insufficient_scope", "invalid_request", "unavailable",
 }
 
-// viewMetrics are the gauges of session_check live; there are none with
-// strict. The promise of a bound on revocation is kept as long as staleness
+// nodeMetrics are the gauges of this node. Those of the view are of
+// session_check live; there are none with strict. The promise of a bound on revocation is kept as long as staleness
 // stays below max_staleness or requests read Postgres, which they do then.
-type viewMetrics struct{}
+type nodeMetrics struct{}
 
 var (
 	viewFresh       = prometheus.NewDesc("caddy_oauth_view_fresh", "1 while the session view decides; 0 while every request reads Postgres.", nil, nil)
 	viewStaleness   = prometheus.NewDesc("caddy_oauth_view_staleness_seconds", "Time since the session view's last completed poll was sent.", nil, nil)
 	viewRevocations = prometheus.NewDesc("caddy_oauth_view_revocations", "Sessions that the view refuses or would read again.", nil, nil)
 	viewSessions    = prometheus.NewDesc("caddy_oauth_view_sessions", "Sessions that the view decides by itself, about.", nil, nil)
+
+	clockSkew = prometheus.NewDesc("caddy_oauth_clock_skew_seconds", "How far this node's clock is ahead of the database's.", nil, nil)
 )
 
 // Describe implements prometheus.Collector.
-func (viewMetrics) Describe(descriptions chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{viewFresh, viewStaleness, viewRevocations, viewSessions} {
+func (nodeMetrics) Describe(descriptions chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{viewFresh, viewStaleness, viewRevocations, viewSessions, clockSkew} {
 		descriptions <- d
 	}
 }
 
 // Collect implements prometheus.Collector.
-func (viewMetrics) Collect(metrics chan<- prometheus.Metric) {
+func (nodeMetrics) Collect(metrics chan<- prometheus.Metric) {
 	app := running.Load()
-	if app == nil || app.runtime.view == nil {
+	if app == nil {
+		return
+	}
+	if clock := app.runtime.clock; clock != nil {
+		metrics <- prometheus.MustNewConstMetric(clockSkew, prometheus.GaugeValue, clock.Skew().Seconds())
+	}
+	if app.runtime.view == nil {
 		return
 	}
 	state := app.runtime.view.State()
@@ -69,7 +77,7 @@ type decisionCounter struct{ byOutcome map[string]prometheus.Counter }
 
 func newDecisionCounter(ctx caddy.Context) (*decisionCounter, error) {
 	var again prometheus.AlreadyRegisteredError
-	for _, collector := range []prometheus.Collector{gateDecisions, viewMetrics{}} {
+	for _, collector := range []prometheus.Collector{gateDecisions, nodeMetrics{}} {
 		if err := ctx.GetMetricsRegistry().Register(collector); err != nil && !errors.As(err, &again) {
 			return nil, err
 		}

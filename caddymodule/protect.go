@@ -158,6 +158,7 @@ func (p *Protect) Provision(ctx caddy.Context) error {
 		Tokens:        app.tokens,
 		ClientAllowed: app.clientAllowed,
 		Proofs:        app.dpopProofs,
+		Now:           app.judging,
 		RequestPath:   originalPath,
 		CORSOrigins:   p.CORS,
 	})

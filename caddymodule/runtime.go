@@ -33,6 +33,7 @@ type runtime struct {
 	touch    func(sessionID string)
 	usage    *validator.Usage // nil: nobody counts
 	ready    func(context.Context) error
+	clock    *postgres.Clock // nil: the node's alone
 }
 
 // openRuntime is App.open; tests of the gate alone put their own sessions here.
@@ -91,6 +92,9 @@ func (a *App) issuerConfig(rt *runtime) (issuer.Config, error) {
 		ClientAddress:   clientAddress,
 		Ready:           func(ctx context.Context) error { return readiness(ctx, rt) },
 		Logger:          a.logger,
+	}
+	if rt.clock != nil {
+		config.Tokens = rt.clock
 	}
 	return config, a.configureLogins(&config)
 }
@@ -184,6 +188,14 @@ func (a *App) Holds(session *validator.Session) bool {
 // dpopProofs checks the proofs of possession that come to the gates. Requests
 // come here after awaitStart.
 func (a *App) dpopProofs() *dpop.Verifier { return a.runtime.proofs }
+
+// judging is the time by which the gates judge tokens.
+func (a *App) judging() time.Time {
+	if a.runtime == nil || a.runtime.clock == nil {
+		return time.Now()
+	}
+	return a.runtime.clock.Judging()
+}
 
 // touchSession notes that the session was used; the store writes it in batches.
 func (a *App) touchSession(sessionID string) {

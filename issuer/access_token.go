@@ -57,7 +57,7 @@ func (c *accessClaims) key() string {
 // this thumbprint if there is one, that lives for ttl, but no longer than the
 // session.
 func (s *Server) mintAccessToken(session Session, resource string, scopes oauth.ScopeSet, key string, ttl time.Duration) (token string, expiresIn int64, err error) {
-	now := s.cfg.Now()
+	now := s.cfg.Tokens.Issuing()
 	ttl = min(ttl, session.Remaining).Truncate(time.Second)
 	if ttl <= 0 {
 		return "", 0, errors.New("the session ends within a second")

@@ -168,4 +168,23 @@ type Config struct {
 	Logger *zap.Logger
 	// Now is the clock of the node. nil: time.Now.
 	Now func() time.Time
+	// Tokens is the clock of access tokens, the same for all nodes; nil: Now.
+	Tokens TokenClock
 }
+
+// TokenClock dates access tokens and says when they have expired. The two may
+// differ where clocks do: then a token is dated by what all nodes share, and has
+// expired as soon as any clock says so.
+type TokenClock interface {
+	Issuing() time.Time
+	Judging() time.Time
+	// Skew is how far this node's clock is ahead of the shared one.
+	Skew() time.Duration
+}
+
+// nodeClock is a TokenClock of the node alone.
+type nodeClock struct{ now func() time.Time }
+
+func (c nodeClock) Issuing() time.Time { return c.now() }
+func (c nodeClock) Judging() time.Time { return c.now() }
+func (nodeClock) Skew() time.Duration  { return 0 }

@@ -54,7 +54,7 @@ func (s *Server) grantTokenExchange(ctx context.Context, req tokenRequest) (*tok
 		return nil, err
 	}
 	// 3. The session, which hangs on the user's.
-	ttl := min(s.accessTokenTTL(req.client), time.Unix(subject.ExpiresAt, 0).Sub(s.cfg.Now()))
+	ttl := min(s.accessTokenTTL(req.client), time.Unix(subject.ExpiresAt, 0).Sub(s.cfg.Tokens.Judging()))
 	session, err := s.cfg.Store.DelegateSession(ctx, Delegation{
 		ParentID: parent.ID, ParentClientID: parent.ClientID, ClientID: req.client.ID, Resource: resource, Scopes: scopes, AccessTokenTTL: ttl,
 	}, req.origin)
@@ -94,7 +94,7 @@ func checkExchange(p parameters) error {
 func (s *Server) subjectToken(ctx context.Context, req tokenRequest) (accessClaims, Session, error) {
 	claims, ok := s.readAccessToken(req.params["subject_token"])
 	switch {
-	case !ok || claims.ExpiresAt <= s.cfg.Now().Unix():
+	case !ok || claims.ExpiresAt <= s.cfg.Tokens.Judging().Unix():
 		return accessClaims{}, Session{}, errSubjectToken
 	case !slices.Contains(req.client.Introspects, claims.Audience):
 		return accessClaims{}, Session{}, errSubjectToken

@@ -1,6 +1,14 @@
 package issuer
 
-import "net/http"
+import (
+	"math"
+	"net/http"
+	"time"
+)
+
+// skewShown is the difference of the clocks of node and database that whoever
+// looks at the readiness check should know of.
+const skewShown = 2 * time.Second
 
 // handleLive says that the process serves.
 func (s *Server) handleLive(w http.ResponseWriter, _ *http.Request) {
@@ -17,5 +25,11 @@ func (s *Server) handleReady(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
-	writeJSON(w, http.StatusOK, map[string]string{"status": "ready"})
+	ready := map[string]any{"status": "ready"}
+	// A node whose clock differs still serves; if it is the database's that is
+	// wrong, all of them do.
+	if skew := s.cfg.Tokens.Skew(); skew.Abs() > skewShown {
+		ready["clock_skew_seconds"] = math.Round(skew.Seconds())
+	}
+	writeJSON(w, http.StatusOK, ready)
 }

@@ -78,7 +78,7 @@ func (s *Server) introspectAccessToken(ctx context.Context, caller *Client, clai
 	if claims.ClientID != caller.ID && !slices.Contains(caller.Introspects, claims.Audience) {
 		return introspection{}, nil
 	}
-	if claims.ExpiresAt <= s.cfg.Now().Unix() {
+	if claims.ExpiresAt <= s.cfg.Tokens.Judging().Unix() {
 		return introspection{}, nil
 	}
 	session, err := s.liveSession(ctx, claims.SessionID, claims.ClientID)

@@ -115,6 +115,9 @@ func setDefaults(cfg *Config) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
+	if cfg.Tokens == nil {
+		cfg.Tokens = nodeClock{cfg.Now}
+	}
 }
 
 func setDefault(d *time.Duration, value time.Duration) {

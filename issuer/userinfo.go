@@ -38,7 +38,7 @@ func (s *Server) userInfo(w http.ResponseWriter, r *http.Request) (map[string]an
 		return nil, err
 	}
 	access, ok := s.readAccessToken(token)
-	if !ok || access.ExpiresAt <= s.cfg.Now().Unix() {
+	if !ok || access.ExpiresAt <= s.cfg.Tokens.Judging().Unix() {
 		return nil, errUserInfoToken
 	}
 	proof, err := s.checkTokenProof(w, r, scheme, token, access.key())

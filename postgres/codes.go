@@ -18,6 +18,10 @@ import (
 // mistake, too few to guess.
 const maxFailedRedemptions = 5
 
+// current is the condition of a code c that is in its life. One from the future
+// is of before the clock was set back, and may have expired long ago.
+const current = `c.expires_at > clock_timestamp() AND c.created_at < clock_timestamp() + interval '5 seconds'`
+
 // CreateAuthorizationCode is described at issuer.CodeStore. ErrNotFound: the
 // client or the login has ended meanwhile.
 func (s *Store) CreateAuthorizationCode(ctx context.Context, c issuer.AuthorizationCode, ttl time.Duration, origin issuer.Origin) error {
@@ -44,7 +48,7 @@ const findCodesSQL = `
 	SELECT c.code_hash, c.request_id::text, c.client_id, c.user_id, coalesce(c.login_id::text, ''), c.redirect_uri, c.redirect_uri_sent, c.resource,
 		c.scopes, coalesce(c.code_challenge, ''), c.auth_time, coalesce(c.dpop_jkt, ''), coalesce(c.nonce, ''), c.used_at
 	FROM {s}.gpt_authorization_codes c
-	WHERE c.code_hash = ANY ($1) AND NOT c.adopted AND c.expires_at > clock_timestamp() AND c.failed_attempts < $2
+	WHERE c.code_hash = ANY ($1) AND NOT c.adopted AND ` + current + ` AND c.failed_attempts < $2
 		AND (c.used_at IS NOT NULL OR c.login_id IS NOT NULL)`
 
 // FindAuthorizationCode is described at issuer.CodeStore. Concurrent ones share
@@ -123,7 +127,7 @@ const redeemCodeSQL = `
 		SELECT c.* FROM {s}.gpt_authorization_codes c
 		JOIN {s}.gpt_clients cl ON cl.client_id = c.client_id AND cl.disabled_at IS NULL
 		JOIN {s}.gpt_logins l ON l.id = c.login_id AND l.expires_at > clock_timestamp()
-		WHERE c.code_hash = $1 AND c.used_at IS NULL AND NOT c.adopted AND c.expires_at > clock_timestamp() AND c.failed_attempts < $2
+		WHERE c.code_hash = $1 AND c.used_at IS NULL AND NOT c.adopted AND ` + current + ` AND c.failed_attempts < $2
 		FOR UPDATE OF c FOR SHARE OF cl, l),
 	account AS MATERIALIZED (
 		SELECT u.disabled_at FROM {s}.gpt_users u, code c WHERE u.id = c.user_id FOR SHARE OF u),
@@ -177,7 +181,7 @@ func (s *Store) whyNotRedeemed(ctx context.Context, conn *pgxpool.Conn, digest i
 		FROM {s}.gpt_authorization_codes c
 		JOIN {s}.gpt_clients cl ON cl.client_id = c.client_id AND cl.disabled_at IS NULL
 		JOIN {s}.gpt_logins l ON l.id = c.login_id AND l.expires_at > clock_timestamp()
-		WHERE c.code_hash = $1 AND c.used_at IS NULL AND c.expires_at > clock_timestamp() AND c.failed_attempts < $3`), digest[:], limit, maxFailedRedemptions).Scan(&full)
+		WHERE c.code_hash = $1 AND c.used_at IS NULL AND `+current+` AND c.failed_attempts < $3`), digest[:], limit, maxFailedRedemptions).Scan(&full)
 	if err == nil && full {
 		return issuer.ErrSessionLimit
 	}

@@ -100,7 +100,7 @@ const redeemDeviceSQL = `
 		SELECT c.* FROM {s}.gpt_device_codes c
 		JOIN {s}.gpt_clients cl ON cl.client_id = c.client_id AND cl.disabled_at IS NULL
 		JOIN {s}.gpt_logins l ON l.id = c.login_id AND l.expires_at > clock_timestamp()
-		WHERE c.device_hash = $1 AND c.client_id = $2 AND c.allowed AND c.redeemed_at IS NULL AND c.expires_at > clock_timestamp()
+		WHERE c.device_hash = $1 AND c.client_id = $2 AND c.allowed AND c.redeemed_at IS NULL AND ` + current + `
 		FOR UPDATE OF c FOR SHARE OF cl, l),
 	account AS MATERIALIZED (
 		SELECT u.disabled_at FROM {s}.gpt_users u, code c WHERE u.id = c.user_id FOR SHARE OF u),

@@ -28,6 +28,10 @@ const (
 	keepNeverUsed = "1 day" // clients that registered themselves
 )
 
+// fromTheFuture are codes of before the clock was set back: it must not come to
+// their time again while they are there.
+const fromTheFuture = `created_at > clock_timestamp() + interval '1 minute'`
+
 // unusedClientsSQL removes clients that registered themselves and that nobody
 // has used for their unused_ttl; those that no user ever allowed, after a day. A
 // client that is in use is never among them.
@@ -134,8 +138,8 @@ func (u *Upkeep) Flush(ctx context.Context) error {
 // lock is held longer than a batch takes.
 func (u *Upkeep) Clean(ctx context.Context) error {
 	for _, sql := range []string{
-		`DELETE FROM {s}.gpt_authorization_codes WHERE id IN (SELECT id FROM {s}.gpt_authorization_codes WHERE NOT adopted AND expires_at < clock_timestamp() - interval '` + keepExpired + `' LIMIT $1 FOR UPDATE SKIP LOCKED)`,
-		`DELETE FROM {s}.gpt_device_codes WHERE id IN (SELECT id FROM {s}.gpt_device_codes WHERE expires_at < clock_timestamp() - interval '` + keepExpired + `' LIMIT $1 FOR UPDATE SKIP LOCKED)`,
+		`DELETE FROM {s}.gpt_authorization_codes WHERE id IN (SELECT id FROM {s}.gpt_authorization_codes WHERE NOT adopted AND (expires_at < clock_timestamp() - interval '` + keepExpired + `' OR ` + fromTheFuture + `) LIMIT $1 FOR UPDATE SKIP LOCKED)`,
+		`DELETE FROM {s}.gpt_device_codes WHERE id IN (SELECT id FROM {s}.gpt_device_codes WHERE expires_at < clock_timestamp() - interval '` + keepExpired + `' OR ` + fromTheFuture + ` LIMIT $1 FOR UPDATE SKIP LOCKED)`,
 		`DELETE FROM {s}.gpt_pushed_requests WHERE digest IN (SELECT digest FROM {s}.gpt_pushed_requests WHERE expires_at < clock_timestamp() LIMIT $1 FOR UPDATE SKIP LOCKED)`,
 		`DELETE FROM {s}.gpt_client_assertions WHERE (client_id, jti_hash) IN (SELECT client_id, jti_hash FROM {s}.gpt_client_assertions WHERE expires_at < clock_timestamp() LIMIT $1 FOR UPDATE SKIP LOCKED)`,
 		`DELETE FROM {s}.gpt_dpop_proofs WHERE digest IN (SELECT digest FROM {s}.gpt_dpop_proofs WHERE expires_at < clock_timestamp() LIMIT $1 FOR UPDATE SKIP LOCKED)`,

@@ -20,8 +20,8 @@ import (
 // adminLimit bounds a call of the admin API, a reload with its grace included.
 const adminLimit = 30 * time.Second
 
-// Reload loads the node's Caddyfile through its admin API, as `caddy reload`
-// does.
+// Reload loads the node's Caddyfile through its admin API, as `caddy reload
+// --force` does.
 func (n *Node) Reload() error {
 	text, err := os.ReadFile(n.caddyfile())
 	if err != nil {
@@ -118,7 +118,8 @@ func (n *Node) admin(method, path, contentType string, body []byte) ([]byte, err
 	if err != nil {
 		return nil, err
 	}
-	request.Host = "localhost" // whatever the address, the one name that the admin API serves
+	request.Header.Set("Cache-Control", "must-revalidate") // load what has not changed, too
+	request.Host = "localhost"                             // whatever the address, the one name that the admin API serves
 	if contentType != "" {
 		request.Header.Set("Content-Type", contentType)
 		request.Header.Set("Cache-Control", "must-revalidate") // --force: else the same configuration is left as it runs

@@ -41,6 +41,8 @@ type Config struct {
 	Options string
 	// Global are lines for the global options of Caddy.
 	Global string
+	// Proxy are lines for the block of reverse_proxy.
+	Proxy string
 	// Postgres is the server; nil: one is made.
 	Postgres *postgrestest.Server
 	// DSN is what the wires lead to; empty: Postgres directly. For a pooler.
@@ -180,5 +182,5 @@ var loopbacks atomic.Uint32
 // was free a moment ago need not be so when a node comes back to it.
 func loopback() string {
 	pid, n := os.Getpid(), loopbacks.Add(1)
-	return net.IPv4(127, byte(128+pid>>8&0x7f), byte(pid), byte(n)).String()
+	return net.IPv4(127, byte(128|pid&0x7f), byte(pid>>7)^byte(n>>8), byte(n)).String()
 }

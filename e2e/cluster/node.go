@@ -41,6 +41,7 @@ type Node struct {
 	dsn       string
 	options   string
 	global    string
+	proxy     string
 	namespace *namespace // nil: the machine's own
 	client    *http.Client
 
@@ -51,7 +52,7 @@ type Node struct {
 
 func newNode(t testing.TB, c *Cluster, cfg Config, i int, dir string) *Node {
 	t.Helper()
-	n := &Node{Name: fmt.Sprintf("node%d", i+1), cluster: c, dir: dir, options: cfg.Options, global: cfg.Global, logFile: filepath.Join(dir, "log")}
+	n := &Node{Name: fmt.Sprintf("node%d", i+1), cluster: c, dir: dir, options: cfg.Options, global: cfg.Global, proxy: cfg.Proxy, logFile: filepath.Join(dir, "log")}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -66,6 +67,7 @@ func newNode(t testing.TB, c *Cluster, cfg Config, i int, dir string) *Node {
 		n.Second, _ = postgrestest.NewWireAt(t, cfg.Standby.DSN(), wire)
 		n.dsn = strings.Replace(n.dsn, n.Wire.Address(), n.Wire.Address()+","+n.Second.Address(), 1) + "&target_session_attrs=read-write"
 	}
+	n.dsn += "&application_name=" + n.Name
 	n.client = newClient(func(ctx context.Context, network, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, network, n.Address)
 	})
@@ -140,12 +142,13 @@ http://:8080 {
 		GET  /health         public
 	}
 	reverse_proxy %s:%d {
+		%s
 		transport http {
 			keepalive_idle_conns_per_host 256
 		}
 	}
 }
-`, n.Admin, filepath.Join(n.dir, "storage"), n.global, n.cluster.Issuer, ClientID, redirectURI, n.options, options, host, from, upstream.Port)
+`, n.Admin, filepath.Join(n.dir, "storage"), n.global, n.cluster.Issuer, ClientID, redirectURI, n.options, options, host, from, upstream.Port, n.proxy)
 }
 
 // Start runs the gateway. It does not wait; see AwaitReady.

@@ -87,6 +87,17 @@ type roundTripper func(*http.Request) (*http.Response, error)
 
 func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
+// HTTP2 is the node by HTTP/2, every request on one connection.
+func (n *Node) HTTP2() Endpoint {
+	var h2c http.Protocols
+	h2c.SetUnencryptedHTTP2(true)
+	client := newClient(func(ctx context.Context, network, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, network, n.Address)
+	})
+	client.Transport.(*http.Transport).Protocols = &h2c
+	return relay{n.cluster, client}
+}
+
 // Client is the HTTP client that leads the issuer's address to this node.
 func (n *Node) Client() *http.Client { return n.client }
 
