@@ -1,7 +1,7 @@
 GO ?= go
 FUZZTIME ?= 20s
 
-.PHONY: help run login build test lint fuzz bench performance xcaddy deps
+.PHONY: help run login build test lint fuzz bench performance chaos xcaddy deps
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -30,6 +30,11 @@ fuzz: ## every fuzz target for longer: make fuzz FUZZTIME=10m
 
 bench: ## the benchmarks, about ten minutes; results in artifacts/bench.json
 	$(GO) run ./bench
+
+chaos: ## what a deployment does when its parts fail, about an hour, best as root; figures in artifacts/chaos.jsonl
+	scripts/deps postgresql pgbouncer faketime iproute2 iptables
+	@mkdir -p artifacts && rm -f artifacts/chaos.jsonl
+	$(GO) test -count=1 -timeout 3h -parallel 1 -v ./e2e/chaos -long -results $(CURDIR)/artifacts/chaos.jsonl
 
 performance: ## tables and plots of docs/performance.md, from docs/performance.json
 	$(GO) run ./bench -draw docs -out docs/performance.json

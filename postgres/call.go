@@ -124,7 +124,7 @@ func (db *DB) deadline(ctx context.Context) (context.Context, context.CancelFunc
 // shorter than the call's deadline: when all are held, who waits is told so
 // before clients give up.
 func (db *DB) patience(ctx context.Context) (context.Context, context.CancelFunc) {
-	return context.WithTimeout(ctx, db.timeout/2)
+	return context.WithTimeout(ctx, db.timeout*2/5)
 }
 
 // on runs do on a connection for which it waits as long as wait does; broken:

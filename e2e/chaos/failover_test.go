@@ -72,6 +72,50 @@ func TestOldPrimaryThatComesBackIsNotUsed(t *testing.T) {
 	exactly(t, "R-03", "failures from a moment later on", failed(sentIn(entries, late)), 0)
 }
 
+// TestDeadStandbyHangsNoRequest: the synchronous standby dies, and every commit
+// of the primary waits for it, for ever (M4). Writes are refused in time and
+// none is acknowledged; however often clients come back, no more backends wait
+// than the pools have connections; the gate goes on; and with the standby so do
+// writes. R-04.
+func TestDeadStandbyHangsNoRequest(t *testing.T) {
+	t.Parallel()
+	primary := postgrestest.NewServer(t, postgrestest.ServerConfig{})
+	standby := primary.Standby(t, "s2")
+	primary.AwaitSynchronous(t, "s2")
+	load := moderate()
+	load.Flows, load.FlowPause = pick(8, 16), 20*time.Millisecond
+	r := newRun(t, "R-04", cluster.Config{Nodes: pick(1, 2), Postgres: primary}, load)
+	r.sleep(time.Second)
+	standby.Kill(t)
+	away := window{r.load.Now(), 0}
+	var stuck int
+	for range pick(6, 120) {
+		r.sleep(500 * time.Millisecond)
+		stuck = max(stuck, postgrestest.Query[int](t, primary, `SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND application_name LIKE 'node%'`))
+	}
+	away.before = r.load.Now()
+	standby.Start(t)
+	back := r.load.Now()
+	r.sleep(pick(3*time.Second, 6*time.Second))
+	r.settle()
+
+	here := r.load.Entries().Where(func(e ledger.Entry) bool { return e.Node != "psql" && e.Wrong == "" })
+	writes, gate := here.Of(ledger.Redeem, ledger.Refresh, ledger.Revoke), here.Of(ledger.Gate)
+	meanwhile := []window{away}
+	noted(t, "R-04", "answers to writes without the standby", answeredIn(sentIn(writes, meanwhile), meanwhile).Statuses())
+	exactly(t, "R-04", "writes acknowledged without the standby", len(answeredIn(sentIn(writes, meanwhile), meanwhile).Where(ledger.Entry.OK)), 0)
+	atMost(t, "R-04", "writes without the standby, slowest answer", sentIn(writes, meanwhile).Quantile(1), pick(5*time.Second, 3*time.Second))
+	atMost(t, "R-04", "backends that waited for the standby, most", stuck, len(r.c.Nodes)*poolSize+2)
+	exactly(t, "R-04", "requests at the gate that failed meanwhile", len(sentIn(gate, meanwhile).Where(func(e ledger.Entry) bool { return e.Status == 0 || e.Status >= 500 })), 0)
+	for _, e := range writes {
+		if e.OK() && e.Returned > back {
+			atMost(t, "R-04", "from the standby's return to the first write", e.Returned-back, pick(10*time.Second, 5*time.Second))
+			return
+		}
+	}
+	t.Error("no write after the standby's return")
+}
+
 // TestStandbyBehindAPoolerIsNotTrusted: a pooler keeps the nodes' connections
 // open while the server behind it changes to a standby that is behind its
 // primary, as in a switch-over gone half-way. A session that was revoked at the
