@@ -22,7 +22,7 @@ func (s *scene) oauthConfig(clientID, secret, redirectURI string, scopes ...stri
 	}
 }
 
-// A person goes from an authorize link through sign-in and consent to a token
+// CLI-06: a person goes from an authorize link through sign-in and consent to a token
 // that opens /jobs and nothing more, and an operator in psql takes it away.
 // The client is golang.org/x/oauth2, the browser Chromium.
 func TestPersonConnectsAClientAndOperatorCutsItOff(t *testing.T) {

@@ -1,10 +1,12 @@
 package e2e
 
 import (
+	"context"
 	"fmt"
 	"net"
 	"net/http"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -62,11 +64,42 @@ func newMCPScene(t *testing.T, upstream, options, trust string) *scene {
 	})
 }
 
-// CLI-03: the TypeScript SDK's client goes from a bare 401 to a tool call, known by its
-// metadata document or registering itself; its session outlives expired tokens,
-// a revocation and a rule that asks for more.
+// CLI-03, CLI-09: both generations of the TypeScript SDK's client go from a bare 401 to a tool
+// call, known by their metadata document or registering themselves; their session
+// outlives expired tokens, a revocation and a rule that asks for more.
 func TestMCPSDKConnects(t *testing.T) {
 	t.Parallel()
+	for _, sdk := range []string{"1", "2"} {
+		t.Run("generation "+sdk, func(t *testing.T) {
+			t.Parallel()
+			r := newSDKRun(t, sdk)
+			t.Run("registers itself", r.registersItself)
+			if sdk == "2" {
+				t.Run("binds its tokens to a key", r.bindsItsTokens)
+			}
+			// From here on tokens live for a second, and the leeway of the gate.
+			r.s.in(t).reload(func(config string) string {
+				return strings.Replace(config, "login password", "login password\n\t\taccess_token_ttl 1s", 1)
+			})
+			t.Run("publishes its metadata", r.publishesItsMetadata)
+			if status, header := r.s.in(t).api(http.MethodPost, "/mcp", ""); status != http.StatusUnauthorized ||
+				header.Get("WWW-Authenticate") != `Bearer scope="tools:more tools:use", resource_metadata="`+r.s.Base+`/.well-known/oauth-protected-resource/mcp"` {
+				t.Errorf("%d %s", status, header.Get("WWW-Authenticate"))
+			}
+		})
+	}
+}
+
+// sdkRun is the driver of one generation, before an MCP server behind a gate.
+type sdkRun struct {
+	s        *scene
+	browser  context.Context
+	sdk      string
+	document string
+}
+
+func newSDKRun(t *testing.T, sdk string) *sdkRun {
+	t.Helper()
 	document, port, trust := clientHost(t, "http://127.0.0.1/callback")
 	s := newMCPScene(t, startMCPServer(t, "-stateless=false"), fmt.Sprintf(`registration {
 			dynamic
@@ -74,82 +107,114 @@ func TestMCPSDKConnects(t *testing.T) {
 			allow_address 127.0.0.1/32
 			allow_port %s
 		}`, port), trust)
-	browser := newChromium(t)
-	connect := func(t *testing.T, d *driver, clientID string, registered bool) {
-		t.Helper()
-		want := []string{
-			"POST /mcp 401", "GET /.well-known/oauth-protected-resource/mcp 200", "GET /.well-known/oauth-authorization-server 200",
-		}
-		if registered {
-			want = append(want, "POST /oauth/register 201")
-		}
-		d.await("discovery").want(t, map[string]any{"traffic": want})
-		asked := d.await("browse")
-		asked.want(t, map[string]any{"scope": "tools:use", "resource": s.Base + "/mcp", "code_challenge_method": "S256"})
-		if id := asked.text("client_id"); registered != strings.HasPrefix(id, "dcr_") || !registered && id != clientID {
-			t.Errorf("client_id %s", id)
-		}
-		if pages := strings.Join(allow(t, browser, asked.text("url")), "\n"); !strings.Contains(pages, "Use the tools") {
-			t.Errorf("the pages:\n%s", pages)
-		}
-		d.await("token").want(t, map[string]any{"scope": "tools:use", "token_type": "Bearer", "refreshable": !registered})
-		if session := d.await("connected"); session.text("server") != "mcp-conformance-test-server" || session.text("session") == "" {
-			t.Errorf("%v", session)
-		}
-		if names := mustJSON(t, d.await("tools")["names"]); !strings.Contains(names, `"test_simple_text"`) {
-			t.Errorf("tools: %s", names)
-		}
-		tool(t, d)
-	}
-	start := func(t *testing.T, flow string, args ...string) *driver {
-		return s.in(t).startDriver("mcp.mjs", append([]string{flow, "--resource", s.Base + "/mcp", "--tool", "test_simple_text"}, args...)...)
-	}
-	const little, more = "* /mcp tools:use\n", "* /mcp tools:use tools:more\n"
-	askForMore := func(config string) string { return strings.Replace(config, little, more, 1) }
-	stepUp := func(t *testing.T, d *driver) {
-		t.Helper()
-		asked := d.await("browse")
-		asked.want(t, map[string]any{"scope": "tools:more tools:use"})
-		if pages := strings.Join(allow(t, browser, asked.text("url")), "\n"); !strings.Contains(pages, "Use the tools that change something") {
-			t.Errorf("the pages:\n%s", pages)
-		}
-		d.await("token").want(t, map[string]any{"scope": "tools:more tools:use"})
-		tool(t, d)
-		d.await("ended")
-		d.wait()
-	}
+	return &sdkRun{s: s, browser: newChromium(t), sdk: sdk, document: document}
+}
 
-	t.Run("registers itself", func(t *testing.T) {
-		d := start(t, "step-up")
-		connect(t, d, "", true)
-		s.in(t).reload(askForMore)
-		d.goOn()
-		stepUp(t, d)
+const (
+	needsLittle = "* /mcp tools:use\n"
+	needsMore   = "* /mcp tools:use tools:more\n"
+)
+
+// needMore changes the rule of the MCP server, by a reload.
+func (r *sdkRun) needMore(t *testing.T, more bool) {
+	t.Helper()
+	from, to := needsMore, needsLittle
+	if more {
+		from, to = to, from
+	}
+	r.s.in(t).reload(func(config string) string { return strings.Replace(config, from, to, 1) })
+}
+
+func (r *sdkRun) start(t *testing.T, flow string, args ...string) *driver {
+	t.Helper()
+	return r.s.in(t).startDriver("mcp.mjs", append([]string{flow, "--sdk", r.sdk, "--resource", r.s.Base + "/mcp", "--tool", "test_simple_text"}, args...)...)
+}
+
+// connect is the way from the first 401 to a tool call.
+func (r *sdkRun) connect(t *testing.T, d *driver, clientID, tokenType string, refreshable bool) {
+	t.Helper()
+	want := []string{
+		"POST /mcp 401", "GET /.well-known/oauth-protected-resource/mcp 200", "GET /.well-known/oauth-authorization-server 200",
+	}
+	if clientID == "" {
+		want = append(want, "POST /oauth/register 201")
+	}
+	d.await("discovery").want(t, map[string]any{"traffic": want})
+	asked, scope := d.await("browse"), "tools:use"
+	if r.sdk == "2" && refreshable { // as the server lists it
+		scope += " offline_access"
+	}
+	asked.want(t, map[string]any{"scope": scope, "resource": r.s.Base + "/mcp", "code_challenge_method": "S256"})
+	if id := asked.text("client_id"); clientID == "" && !strings.HasPrefix(id, "dcr_") || clientID != "" && id != clientID {
+		t.Errorf("client_id %s", id)
+	}
+	if pages := strings.Join(allow(t, r.browser, asked.text("url")), "\n"); !strings.Contains(pages, "Use the tools") {
+		t.Errorf("the pages:\n%s", pages)
+	}
+	d.await("token").want(t, map[string]any{"scope": "tools:use", "token_type": tokenType, "refreshable": refreshable})
+	if session := d.await("connected"); session.text("server") != "mcp-conformance-test-server" || session.text("session") == "" {
+		t.Errorf("%v", session)
+	}
+	if names := mustJSON(t, d.await("tools")["names"]); !strings.Contains(names, `"test_simple_text"`) {
+		t.Errorf("tools: %s", names)
+	}
+	tool(t, d)
+}
+
+// stepUp asks the person for the scope that a changed rule wants.
+func (r *sdkRun) stepUp(t *testing.T, d *driver) {
+	t.Helper()
+	asked := d.await("browse")
+	if scope := strings.Fields(asked.text("scope")); !slices.Contains(scope, "tools:more") || !slices.Contains(scope, "tools:use") {
+		t.Errorf("asked for %q", scope)
+	}
+	if pages := strings.Join(allow(t, r.browser, asked.text("url")), "\n"); !strings.Contains(pages, "Use the tools that change something") {
+		t.Errorf("the pages:\n%s", pages)
+	}
+	d.await("token").want(t, map[string]any{"scope": "tools:more tools:use"})
+	tool(t, d)
+	d.await("ended")
+	d.wait()
+}
+
+func (r *sdkRun) registersItself(t *testing.T) {
+	d := r.start(t, "step-up")
+	r.connect(t, d, "", "Bearer", false)
+	r.needMore(t, true)
+	d.goOn()
+	r.stepUp(t, d)
+	r.needMore(t, false)
+}
+
+// bindsItsTokens: what is stolen is worth nothing.
+func (r *sdkRun) bindsItsTokens(t *testing.T) {
+	d := r.start(t, "dpop")
+	r.connect(t, d, "", "DPoP", true)
+	d.await("stolen").want(t, map[string]any{"status": 401})
+	d.await("ended")
+	d.wait()
+}
+
+func (r *sdkRun) publishesItsMetadata(t *testing.T) {
+	d := r.start(t, "life", "--document", r.document)
+	r.connect(t, d, r.document, "Bearer", true)
+	d.await("refreshed")
+	r.s.in(t).sql(`UPDATE gpt_sessions SET revoked_at = now()`)
+	d.goOn()
+	d.await("invalidated").want(t, map[string]any{"what": "tokens"})
+	allow(t, r.browser, d.await("browse").text("url"))
+	d.await("token").want(t, map[string]any{"scope": "tools:use"})
+	tool(t, d)
+	r.s.in(t).reload(func(config string) string {
+		return strings.Replace(strings.Replace(config, needsLittle, needsMore, 1), "access_token_ttl 1s", "", 1)
 	})
-	s.reload(func(config string) string {
-		return strings.Replace(strings.Replace(config, more, little, 1), "login password", "login password\n\t\taccess_token_ttl 1s", 1) // and the leeway of the gate
-	})
-	t.Run("publishes its metadata", func(t *testing.T) {
-		d := start(t, "life", "--document", document)
-		connect(t, d, document, false)
-		d.await("refreshed")
-		s.in(t).sql(`UPDATE gpt_sessions SET revoked_at = now()`)
-		d.goOn()
-		d.await("invalidated").want(t, map[string]any{"what": "tokens"})
-		allow(t, browser, d.await("browse").text("url"))
-		d.await("token").want(t, map[string]any{"scope": "tools:use"})
-		tool(t, d)
-		s.in(t).reload(func(config string) string { return strings.Replace(askForMore(config), "access_token_ttl 1s", "", 1) })
-		d.goOn()
+	d.goOn()
+	if r.sdk == "1" {
 		if refused := d.await("refused").text("message"); !strings.Contains(refused, "403") {
 			t.Errorf("refused: %s", refused)
 		}
-		stepUp(t, d)
-	})
-	if status, header := s.api(http.MethodPost, "/mcp", ""); status != http.StatusUnauthorized ||
-		header.Get("WWW-Authenticate") != `Bearer scope="tools:more tools:use", resource_metadata="`+s.Base+`/.well-known/oauth-protected-resource/mcp"` {
-		t.Errorf("%d %s", status, header.Get("WWW-Authenticate"))
 	}
+	r.stepUp(t, d)
 }
 
 // tool awaits the answer of test_simple_text.

@@ -21,7 +21,7 @@ import (
 // none for the machine, the one of the system.
 func nodeBinary(t *testing.T) string {
 	t.Helper()
-	if _, err := os.Stat("clients/node_modules/.package-lock.json"); err != nil {
+	if _, err := os.Stat("clients/node_modules/.installed-by.json"); err != nil {
 		t.Fatalf("the clients are not installed: run scripts/deps clients (%v)", err)
 	}
 	if found, _ := filepath.Glob("clients/node_modules/node-*/bin/node"); len(found) > 0 {

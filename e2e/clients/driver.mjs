@@ -10,7 +10,7 @@ import { parseArgs } from 'node:util'
 const { values, positionals } = parseArgs({
   allowPositionals: true,
   options: Object.fromEntries(
-    ['issuer', 'resource', 'api', 'client-id', 'client-secret', 'auth', 'key', 'scope', 'document', 'tool'].map((name) => [name, { type: 'string' }]),
+    ['issuer', 'resource', 'api', 'client-id', 'client-secret', 'auth', 'key', 'scope', 'document', 'tool', 'sdk'].map((name) => [name, { type: 'string' }]),
   ),
 })
 

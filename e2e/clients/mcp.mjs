@@ -1,11 +1,58 @@
 // The client of the Model Context Protocol's own TypeScript SDK, against an MCP
 // server that has no authorization of its own. The SDK finds out everything from
-// the first 401; what a host application has to add is in Host.
-import { Client } from '@modelcontextprotocol/sdk/client/index.js'
-import { auth, UnauthorizedError } from '@modelcontextprotocol/sdk/client/auth.js'
-import { StreamableHTTPClientTransport, StreamableHTTPError } from '@modelcontextprotocol/sdk/client/streamableHttp.js'
-import { ResourceUpdatedNotificationSchema } from '@modelcontextprotocol/sdk/types.js'
+// the first 401; what a host application has to add is in Host. --sdk says which
+// of the two generations that are in use.
 import { callback, goOn, options, report, run, wait } from './driver.mjs'
+
+const generations = {
+  async 1() {
+    const [{ Client }, { auth, UnauthorizedError }, { StreamableHTTPClientTransport, StreamableHTTPError }, { ResourceUpdatedNotificationSchema }] = await Promise.all(
+      ['client/index.js', 'client/auth.js', 'client/streamableHttp.js', 'types.js'].map((name) => import(`@modelcontextprotocol/sdk/${name}`)),
+    )
+    return {
+      Client, Transport: StreamableHTTPClientTransport, Unauthorized: UnauthorizedError,
+      finish: (transport, answer) => transport.finishAuth(answer.get('code')),
+      onUpdate: (client, call) => client.setNotificationHandler(ResourceUpdatedNotificationSchema, call),
+      // It refreshes when a scope is missing, which gives no scope that nobody
+      // allowed, and gives up: the host asks for more.
+      async askForMore(host) {
+        try {
+          await host.call()
+          throw new Error('nothing more was needed')
+        } catch (error) {
+          if (!(error instanceof StreamableHTTPError) || error.code !== 403) throw error
+          report('refused', { message: error.message })
+        }
+        const challenge = await fetch(server, { method: 'POST', headers: { Authorization: `Bearer ${host.held.access_token}` } })
+        const scope = /scope="([^"]*)"/.exec(challenge.headers.get('WWW-Authenticate'))[1]
+        host.held = undefined
+        await auth(host, { serverUrl: server, scope })
+      },
+    }
+  },
+
+  async 2() {
+    const { Client, StreamableHTTPClientTransport, UnauthorizedError, DpopSession } = await import('@modelcontextprotocol/client')
+    return {
+      Client, Transport: StreamableHTTPClientTransport, Unauthorized: UnauthorizedError, DpopSession,
+      finish: (transport, answer) => transport.finishAuth(answer), // it checks iss
+      onUpdate: (client, call) => client.setNotificationHandler('notifications/resources/updated', call),
+      askForMore: (host) => unauthorized(() => host.call()),
+    }
+  },
+}
+const sdk = await generations[options.sdk]()
+
+// unauthorized runs what must end with the SDK asking for a person.
+async function unauthorized(what) {
+  try {
+    await what()
+  } catch (error) {
+    if (error instanceof sdk.Unauthorized) return
+    throw error
+  }
+  throw new Error('nobody had to be asked')
+}
 
 const server = new URL(options.resource)
 const redirects = await callback()
@@ -41,14 +88,15 @@ class Host {
 
   // authorize has a person open what the SDK asked for. An event stream that
   // reconnects meanwhile asks as well: one question is enough.
-  async authorize() {
+  async authorize(transport = this.transport) {
     const { url, state, verifier } = this.asked
     const said = Object.fromEntries(['client_id', 'scope', 'resource', 'code_challenge_method'].map((name) => [name, url.searchParams.get(name)]))
     const back = await redirects.browse(url, said)
     if (back.searchParams.get('state') !== state) throw new Error(`state: ${back}`)
     if (back.searchParams.has('error')) throw new Error(`refused: ${back}`)
     this.verifier = verifier
-    return back.searchParams.get('code')
+    await sdk.finish(transport, back.searchParams)
+    report('token', { scope: this.held.scope, token_type: this.held.token_type, refreshable: 'refresh_token' in this.held })
   }
 
   // connect goes from nothing to a session with the MCP server.
@@ -59,19 +107,13 @@ class Host {
       traffic.push(`${init?.method ?? 'GET'} ${new URL(url).pathname} ${response.status}`)
       return response
     }
-    const transport = () => new StreamableHTTPClientTransport(server, { authProvider: this, fetch: recording })
-    this.mcp = new Client({ name: 'driver', version: '1' })
+    const transport = () => new sdk.Transport(server, { authProvider: this, fetch: recording })
+    const client = () => new sdk.Client({ name: 'driver', version: '1' })
     const first = transport()
-    try {
-      await this.mcp.connect(first)
-      throw new Error('the MCP server let everybody in')
-    } catch (error) {
-      if (!(error instanceof UnauthorizedError)) throw error
-    }
+    await unauthorized(() => client().connect(first))
     report('discovery', { traffic: traffic.splice(0) })
-    await first.finishAuth(await this.authorize())
-    report('token', { scope: this.held.scope, token_type: this.held.token_type, refreshable: 'refresh_token' in this.held })
-    this.mcp = new Client({ name: 'driver', version: '1' })
+    await this.authorize(first)
+    this.mcp = client()
     this.transport = transport()
     await this.mcp.connect(this.transport)
     report('connected', { server: this.mcp.getServerVersion().name, session: this.transport.sessionId })
@@ -95,20 +137,26 @@ class Host {
 }
 
 const flows = {
-  // Without refresh tokens the SDK asks for more by itself when a scope is missing.
+  // A client without refresh tokens, of which more is asked.
   async 'step-up'() {
     const host = new Host(['authorization_code'])
     await host.connect()
     await goOn()
-    try {
-      await host.call()
-      throw new Error('nothing more was needed')
-    } catch (error) {
-      if (!(error instanceof UnauthorizedError)) throw error
-    }
-    await host.transport.finishAuth(await host.authorize())
-    report('token', { scope: host.held.scope })
+    await unauthorized(() => host.call())
+    await host.authorize()
     await host.call()
+    await host.end()
+  },
+
+  // Tokens that are bound to a key, with nonces.
+  async dpop() {
+    const host = new Host(['authorization_code', 'refresh_token'])
+    const proof = sdk.DpopSession.create()
+    host.dpop = () => proof
+    await host.connect()
+    const { access_token } = host.held
+    const stolen = await fetch(server, { method: 'POST', headers: { Authorization: `Bearer ${access_token}` } })
+    report('stolen', { status: stolen.status })
     await host.end()
   },
 
@@ -117,7 +165,7 @@ const flows = {
     const host = new Host(['authorization_code', 'refresh_token'])
     await host.connect()
     let updates = 0
-    host.mcp.setNotificationHandler(ResourceUpdatedNotificationSchema, () => updates++)
+    sdk.onUpdate(host.mcp, () => updates++)
     await host.mcp.subscribeResource({ uri: 'test://watched-resource' })
 
     // 1. Tokens expire: the SDK refreshes, and the server's events go on.
@@ -131,35 +179,16 @@ const flows = {
 
     // 2. An operator cuts it off: a person is asked again.
     await goOn()
-    for (;;) {
-      try {
-        await host.call({ quiet: true })
-      } catch (error) {
-        if (!(error instanceof UnauthorizedError)) throw error
-        break
-      }
-      await wait(0.05)
-    }
-    await host.transport.finishAuth(await host.authorize())
-    report('token', { scope: host.held.scope })
+    await unauthorized(async () => {
+      for (;; await wait(0.05)) await host.call({ quiet: true })
+    })
+    await host.authorize()
     await host.call()
 
-    // 3. A scope is missing. With a refresh token the SDK (1.32) refreshes, which
-    // gives no scope that nobody allowed, and gives up: the host asks for more.
+    // 3. A scope is missing.
     await goOn()
-    try {
-      await host.call()
-      throw new Error('nothing more was needed')
-    } catch (error) {
-      if (!(error instanceof StreamableHTTPError) || error.code !== 403) throw error
-      report('refused', { message: error.message })
-    }
-    const challenge = await fetch(server, { method: 'POST', headers: { Authorization: `Bearer ${host.held.access_token}` } })
-    const scope = /scope="([^"]*)"/.exec(challenge.headers.get('WWW-Authenticate'))[1]
-    host.held = undefined
-    await auth(host, { serverUrl: server, scope })
-    await host.transport.finishAuth(await host.authorize())
-    report('token', { scope: host.held.scope })
+    await sdk.askForMore(host)
+    await host.authorize()
     await host.call()
     await host.end()
   },
