@@ -11,6 +11,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -302,5 +303,28 @@ func TestMetadataOfAnotherOriginIsServedInItsSite(t *testing.T) {
 	challenge := at("other.example.com", "/v1/jobs").header.Get("WWW-Authenticate")
 	if !strings.Contains(challenge, `resource_metadata="https://other.example.com`+document+`"`) {
 		t.Errorf("challenge %q", challenge)
+	}
+}
+
+// A client that connects where the first challenge names no scope asks for what
+// the metadata name: the scopes of the tools are among them, and a token for the
+// resource may be had for those of a tool alone. RFC 9728 section 2.
+func TestMetadataNameTheScopesOfTools(t *testing.T) {
+	s, _ := newRealScene(t, "client robot {\n\tsecret a-secret-of-the-robot-that-is-long-enough\n\tgrants client_credentials\n}")
+	s.load("", `
+		oauth_server
+		oauth_protect /mcp authenticated {
+			resource /mcp
+			tool search_jobs jobs:read
+		}
+		reverse_proxy UPSTREAM`)
+	got := s.raw("GET /.well-known/oauth-protected-resource/mcp HTTP/1.1\nHost: api.example.com\nConnection: close\n\n")
+	if !strings.Contains(got.body, `"scopes_supported":["jobs:read"]`) {
+		t.Errorf("%d %s", got.status, got.body)
+	}
+	_, said := s.postWith("/oauth/token", url.Values{"grant_type": {"client_credentials"}, "client_id": {"robot"}, "client_secret": {"a-secret-of-the-robot-that-is-long-enough"},
+		"resource": {testIssuer + "/mcp"}})
+	if said["scope"] != "jobs:read" {
+		t.Errorf("%v", said)
 	}
 }

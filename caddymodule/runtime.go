@@ -142,6 +142,9 @@ func (a *App) protectedResources() []issuer.ProtectedResource {
 		for _, rule := range s.gate.Rules {
 			scopes = scopes.Union(oauth.NewScopeSet(rule.Scopes...))
 		}
+		for _, tool := range s.gate.Tools {
+			scopes = scopes.Union(oauth.NewScopeSet(tool.Scopes...))
+		}
 		i := slices.IndexFunc(resources, func(r issuer.ProtectedResource) bool { return r.Identifier == identifier })
 		if i < 0 {
 			resources = append(resources, issuer.ProtectedResource{Identifier: identifier, Scopes: scopes})
