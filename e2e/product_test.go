@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"cmp"
 	"encoding/json"
 	"io"
 	"net/http"
@@ -116,8 +117,8 @@ func (c *wire) get(address string, into any) {
 }
 
 // discover goes from the URL of an MCP server to the facts about its
-// authorization server, as the MCP specification says, and returns the scope that
-// the challenge names.
+// authorization server, as the MCP specification says, and returns the scope to
+// ask for: that of the challenge, or all that the resource knows.
 func (c *wire) discover(server string) (scope string) {
 	c.t.Helper()
 	res, err := c.http.Post(server, "application/json", strings.NewReader(`{"jsonrpc":"2.0","id":1,"method":"initialize","params":{}}`))
@@ -132,6 +133,7 @@ func (c *wire) discover(server string) (scope string) {
 	var resource struct {
 		Resource string
 		Servers  []string `json:"authorization_servers"`
+		Scopes   []string `json:"scopes_supported"`
 	}
 	c.get(attribute(challenge, "resource_metadata"), &resource)
 	if resource.Resource != server || len(resource.Servers) != 1 {
@@ -142,12 +144,12 @@ func (c *wire) discover(server string) (scope string) {
 	if c.server.Issuer != resource.Servers[0] {
 		c.t.Fatalf("issuer %q, authorization_servers %q", c.server.Issuer, resource.Servers[0])
 	}
-	return attribute(challenge, "scope")
+	return cmp.Or(attribute(challenge, "scope"), strings.Join(resource.Scopes, " "))
 }
 
 // attribute is one of a challenge, as most clients read it.
 func attribute(challenge, name string) string {
-	_, rest, _ := strings.Cut(challenge, name+`="`)
+	_, rest, _ := strings.Cut(challenge, " "+name+`="`)
 	value, _, _ := strings.Cut(rest, `"`)
 	return value
 }

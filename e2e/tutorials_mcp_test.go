@@ -111,14 +111,15 @@ func (c *wire) challenged(token, tool string) (status int, challenge string) {
 	return res.StatusCode, res.Header.Get("WWW-Authenticate")
 }
 
-// connect goes from the first 401 to tokens, with the person in the browser.
+// connect goes from the first 401 to tokens, with the person in the browser, who
+// is told about both scopes.
 func (c *wire) connect(browser context.Context, back func() *url.URL, pages ...string) tokens {
 	c.t.Helper()
 	scope := c.discover(mcpURL)
-	if scope != "jobs:read" {
-		c.t.Errorf("the first challenge asks for %q", scope)
+	if scope != "applications:write jobs:read" {
+		c.t.Errorf("the scope to ask for is %q", scope)
 	}
-	return c.ask(browser, scope, back, pages...)
+	return c.ask(browser, scope, back, append(pages, "Search jobs and view job details", "Submit applications for you")...)
 }
 
 // ask has the person allow the scope, on pages that say what they must.
@@ -134,37 +135,22 @@ func (c *wire) ask(browser context.Context, scope string, back func() *url.URL, 
 	return c.redeem(asked, back())
 }
 
-// stepUp is what comes of a tool that needs more than the token has: the challenge
-// names it, and the page asks for that alone.
-func (c *wire) stepUp(browser context.Context, held tokens, back func() *url.URL) {
-	c.t.Helper()
-	status, challenge := c.challenged(held.Access, "submit_application")
-	if status != http.StatusForbidden || attribute(challenge, "error") != "insufficient_scope" || attribute(challenge, "resource_metadata") == "" {
-		c.t.Fatalf("submit_application: %d %s", status, challenge)
-	}
-	more := c.ask(browser, attribute(challenge, "scope"), back, "wants more access to your account", "it can also: Submit applications for you")
-	session := c.session(more.Access)
-	if got := c.tools(session); !slices.Equal(got, []string{"search_jobs", "submit_application"}) {
-		c.t.Errorf("with both scopes the tools are %q", got)
-	}
-	if got := c.use(session, "submit_application"); !strings.HasPrefix(got, "submit_application for ") {
-		c.t.Error(got)
-	}
-	if status, _ := c.challenged(more.Access, "delete_everything"); status != http.StatusForbidden {
-		c.t.Errorf("a tool without a rule: %d", status)
-	}
-}
-
-// sees is what the MCP server learns of a call.
-func (c *wire) sees(held tokens) {
+// works: both tools are listed and answer, told who calls; the third one is
+// nobody's.
+func (c *wire) works(held tokens) {
 	c.t.Helper()
 	session := c.session(held.Access)
-	if got := c.tools(session); !slices.Equal(got, []string{"search_jobs"}) {
+	if got := c.tools(session); !slices.Equal(got, []string{"search_jobs", "submit_application"}) {
 		c.t.Errorf("the tools are %q", got)
 	}
-	want := "search_jobs for " + payload(c.t, held.Access)["sub"].(string) + " by " + c.clientID + " with jobs:read"
-	if got := c.use(session, "search_jobs"); got != want {
-		c.t.Errorf("the MCP server saw %q, want %q", got, want)
+	for _, tool := range []string{"search_jobs", "submit_application"} {
+		want := tool + " for " + payload(c.t, held.Access)["sub"].(string) + " by " + c.clientID + " with applications:write jobs:read"
+		if got := c.use(session, tool); got != want {
+			c.t.Errorf("the MCP server saw %q, want %q", got, want)
+		}
+	}
+	if status, _ := c.challenged(held.Access, "delete_everything"); status != http.StatusForbidden {
+		c.t.Errorf("a tool without a line: %d", status)
 	}
 }
 
@@ -207,18 +193,16 @@ func TestTutorialChatGPTApp(t *testing.T) {
 	chatGPT.authenticate = m.product.assertion(id, "https://api.example.com")
 	browser := newChromium(t)
 	back := func() *url.URL { return m.product.back(t) }
-	held := chatGPT.connect(browser, back, "ChatGPT", "published by chatgpt.com", "Search jobs and view job details")
+	held := chatGPT.connect(browser, back, "ChatGPT", "published by chatgpt.com")
 	if s := chatGPT.server; !s.Iss || !s.Documents || !slices.Contains(s.PKCE, "S256") || !slices.Contains(s.Methods, "none") {
 		t.Errorf("what ChatGPT looks for: %+v", s)
 	}
 
-	try := f.section("5. Try it")
-	try.mentions(t, "search_jobs", "X-User-Id", "insufficient_scope")
-	chatGPT.sees(held)
+	f.section("5. Try it").mentions(t, "search_jobs", "submit_application", "X-User-Id")
+	chatGPT.works(held)
 	held = chatGPT.refresh(held)
-	chatGPT.stepUp(browser, held, back)
 	chatGPT.authenticate = nil // the other method of its document
-	held = chatGPT.ask(browser, "jobs:read", back)
+	chatGPT.works(chatGPT.ask(browser, "applications:write jobs:read", back)) // allowed before
 
 	f.section("6. Switch it off")
 	chatGPT.cutOff(mcpURL, held)
@@ -265,21 +249,20 @@ func TestTutorialClaudeConnector(t *testing.T) {
 	claude := &wire{t: t, http: m.http(t), clientID: id, redirect: redirect, pkce: true}
 	browser := newChromium(t)
 	back := func() *url.URL { return m.product.back(t) }
-	held := claude.connect(browser, back, "Claude", "published by claude.ai", "Search jobs and view job details")
+	held := claude.connect(browser, back, "Claude", "published by claude.ai")
 	if s := claude.server; !s.Documents || !slices.Contains(s.Methods, "none") || !slices.Contains(s.Scopes, "offline_access") {
 		t.Errorf("what Claude looks for: %+v", s)
 	}
 
 	f.section("5. Try it").mentions(t, "X-User-Id")
-	claude.sees(held)
+	claude.works(held)
 	held = claude.refresh(held)
 	// It registers anew for each connection, and appends offline_access.
 	byItself := *claude
 	byItself.register(map[string]any{"client_name": "Claude", "redirect_uris": []string{redirect}, "grant_types": []string{"authorization_code", "refresh_token"},
 		"response_types": []string{"code"}, "token_endpoint_auth_method": "client_secret_post"})
-	second := byItself.ask(browser, "jobs:read offline_access", back, "Nobody has checked its name", "claude.ai")
-	byItself.sees(second)
-	byItself.stepUp(browser, second, back)
+	second := byItself.ask(browser, "applications:write jobs:read offline_access", back, "Nobody has checked its name", "claude.ai")
+	byItself.works(second)
 
 	f.section("6. Switch it off")
 	claude.cutOff(mcpURL, held)
@@ -357,10 +340,9 @@ func TestTutorialClaudeCode(t *testing.T) {
 	browser := newChromium(t)
 	held := code.connect(browser, back, "Claude Code", "published by claude.ai", "an app on this computer")
 
-	f.section("5. Try it").mentions(t, "insufficient_scope")
-	code.sees(held)
+	f.section("5. Try it").mentions(t, "X-User-Id", "`search_jobs` only")
+	code.works(held)
 	held = code.refresh(held)
-	code.stepUp(browser, held, back)
 	// Another program on the same computer is capped.
 	other := *code
 	other.register(map[string]any{"client_name": "Some editor", "redirect_uris": []string{"http://127.0.0.1:3118/callback"}, "application_type": "native",
@@ -371,8 +353,12 @@ func TestTutorialClaudeCode(t *testing.T) {
 		to.RawQuery = local.await(t).Encode()
 		return to
 	}
-	if got := other.ask(browser, "jobs:read applications:write", localBack, "Nobody has checked its name"); got.Scope != "jobs:read" {
-		t.Errorf("a program that registered itself got %q", got.Scope)
+	capped := other.ask(browser, "applications:write jobs:read", localBack, "Nobody has checked its name")
+	if got := other.tools(other.session(capped.Access)); capped.Scope != "jobs:read" || !slices.Equal(got, []string{"search_jobs"}) {
+		t.Errorf("a program that registered itself got %q and sees %q", capped.Scope, got)
+	}
+	if status, challenge := other.challenged(capped.Access, "submit_application"); status != http.StatusForbidden || attribute(challenge, "error") != "insufficient_scope" {
+		t.Errorf("submit_application: %d %s", status, challenge)
 	}
 
 	f.section("6. Switch it off")
