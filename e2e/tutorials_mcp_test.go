@@ -201,7 +201,7 @@ func TestTutorialChatGPTApp(t *testing.T) {
 	f.section("5. Try it").mentions(t, "search_jobs", "submit_application", "X-User-Id")
 	chatGPT.works(held)
 	held = chatGPT.refresh(held)
-	chatGPT.authenticate = nil // the other method of its document
+	chatGPT.authenticate = nil                                                // the other method of its document
 	chatGPT.works(chatGPT.ask(browser, "applications:write jobs:read", back)) // allowed before
 
 	f.section("6. Switch it off")
