@@ -152,7 +152,7 @@ func TestNoReaderFindsAnotherTool(t *testing.T) {
 				}
 			}
 		}
-		if calls < 50 {
+		if calls < 20 { // ten of them are honest, the rest are mutants, by chance
 			t.Errorf("%s reads %d calls: the readers do not read", program, calls)
 		}
 		// The readers do differ, and see what was kept from the upstream.

@@ -72,6 +72,9 @@ type machine struct {
 
 func newMachine(t *testing.T, dir string) *machine {
 	t.Helper()
+	if links, err := net.Interfaces(); err != nil || len(links) != 1 || links[0].Flags&net.FlagLoopback == 0 {
+		t.Fatalf("this is no machine of its own: %v %v", links, err)
+	}
 	for _, args := range [][]string{{"link", "set", "lo", "up"}, {"address", "add", productAddress + "/32", "dev", "lo"}} {
 		if out, err := exec.Command("ip", args...).CombinedOutput(); err != nil {
 			t.Fatalf("ip %s: %v: %s", strings.Join(args, " "), err, out)
@@ -140,7 +143,7 @@ func (m *machine) http(t *testing.T) *http.Client {
 	return &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 }
 
-// authorityOf makes an authority that the gateway trusts, and a certificate for
+// certificate makes an authority that the gateway trusts, and a certificate for
 // the names by it.
 func (m *machine) certificate(t *testing.T, names ...string) tls.Certificate {
 	t.Helper()
