@@ -126,8 +126,8 @@ func TestLiveViewTellsItsState(t *testing.T) {
 	}
 	gathered := make(chan prometheus.Metric, 8)
 	nodeMetrics{}.Collect(gathered)
-	if len(gathered) != 4 {
-		t.Errorf("%d gauges, want 4", len(gathered))
+	if len(gathered) != 5 {
+		t.Errorf("%d gauges, want 5", len(gathered))
 	}
 	s.words = "session_check strict"
 	s.load("", realSite)
