@@ -11,7 +11,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/spf13/cobra"
 	"pgregory.net/rapid"
 
 	"github.com/caddy-scope/caddy-scope/caddymodule/explain"
@@ -28,14 +27,8 @@ func diffCommandOutput(t *testing.T, old, new string, args ...string) (string, e
 			t.Fatal(err)
 		}
 	}
-	var out strings.Builder
-	root := &cobra.Command{Use: "oauth", SilenceErrors: true}
-	addOAuthCommands(root)
-	root.SetArgs(append([]string{"diff", filepath.Join(dir, "old.Caddyfile"), filepath.Join(dir, "new.Caddyfile"), "--adapter", "caddyfile"}, args...))
-	root.SetOut(&out)
-	root.SetErr(&out)
-	err := root.ExecuteContext(t.Context())
-	return regexp.MustCompile(`\S+/(old|new)\.Caddyfile:`).ReplaceAllString(out.String(), "$1:"), err
+	out, err := runCommand(t, append([]string{"diff", filepath.Join(dir, "old.Caddyfile"), filepath.Join(dir, "new.Caddyfile"), "--adapter", "caddyfile"}, args...)...)
+	return regexp.MustCompile(`\S+/(old|new)\.Caddyfile:`).ReplaceAllString(out, "$1:"), err
 }
 
 // TestDiffTellsWhatChanges: the changes an owner is afraid of.

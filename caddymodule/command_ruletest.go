@@ -1,11 +1,11 @@
 package caddymodule
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"syscall"
 	"time"
 
@@ -132,22 +132,11 @@ func (h *rehearsal) runSuites(ctx context.Context, progress *progress, cases [][
 	return suites, nil
 }
 
-// writeJUnit replaces the file at once, so that nobody reads half of it.
 func writeJUnit(file string, suites []ruletest.Suite) error {
-	temporary, err := os.CreateTemp(filepath.Dir(file), ".junit-*")
-	if err != nil {
-		return fmt.Errorf("--junit: %w", err)
-	}
-	defer os.Remove(temporary.Name()) // gone when it was renamed
-	err = ruletest.WriteJUnit(temporary, suites)
-	if closed := temporary.Close(); err == nil {
-		err = closed
-	}
+	var text bytes.Buffer
+	err := ruletest.WriteJUnit(&text, suites)
 	if err == nil {
-		err = os.Chmod(temporary.Name(), 0o644)
-	}
-	if err == nil {
-		err = os.Rename(temporary.Name(), file)
+		err = replaceFile(file, text.Bytes())
 	}
 	if err != nil {
 		return fmt.Errorf("--junit: %w", err)

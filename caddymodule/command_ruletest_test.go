@@ -1,14 +1,11 @@
 package caddymodule
 
 import (
-	"bytes"
 	"encoding/xml"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
-
-	"github.com/spf13/cobra"
 )
 
 // ruleTest runs `caddy oauth test` with the lines as a file.
@@ -27,14 +24,9 @@ func ruleTest(t *testing.T, config, lines string, args ...string) (string, error
 func TestRuleTestsOfTheExamplePass(t *testing.T) {
 	t.Setenv("XDG_DATA_HOME", t.TempDir())
 	t.Setenv("DEMO_CLIENT_SECRET", "a-client-secret-that-is-long-enough")
-	var out bytes.Buffer
-	root := &cobra.Command{Use: "oauth", SilenceErrors: true}
-	addOAuthCommands(root)
-	root.SetArgs([]string{"test", "../Caddyfile.example.test", "--config", "../Caddyfile.example", "--adapter", "caddyfile"})
-	root.SetOut(&out)
-	root.SetErr(&out)
-	if err := root.ExecuteContext(t.Context()); err != nil || !strings.Contains(out.String(), "passed all") {
-		t.Errorf("%v\n%s", err, out.String())
+	out, err := runCommand(t, "test", "../Caddyfile.example.test", "--config", "../Caddyfile.example", "--adapter", "caddyfile")
+	if err != nil || !strings.Contains(out, "passed all") {
+		t.Errorf("%v\n%s", err, out)
 	}
 }
 

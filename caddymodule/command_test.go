@@ -20,10 +20,21 @@ func oauthCommand(t *testing.T, config, stdin string, args ...string) (string, e
 	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	return runCommandWith(t, stdin, append(args, "--config", file, "--adapter", "caddyfile")...)
+}
+
+// runCommand runs `caddy oauth …` with these arguments.
+func runCommand(t *testing.T, args ...string) (string, error) {
+	t.Helper()
+	return runCommandWith(t, "", args...)
+}
+
+func runCommandWith(t *testing.T, stdin string, args ...string) (string, error) {
+	t.Helper()
 	var out bytes.Buffer
 	root := &cobra.Command{Use: "oauth", SilenceErrors: true}
 	addOAuthCommands(root)
-	root.SetArgs(append(args, "--config", file, "--adapter", "caddyfile"))
+	root.SetArgs(args)
 	root.SetIn(strings.NewReader(stdin))
 	root.SetOut(&out)
 	root.SetErr(&out)

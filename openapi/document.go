@@ -19,6 +19,8 @@ type Document struct {
 	name string // as errors call it
 	json bool
 	root *yaml.Node
+
+	copied int // nodes
 }
 
 // Error is what is wrong with a document, or unclear in it.

@@ -303,6 +303,16 @@ func Compare(a, b []Rule, found func(i, j int, within bool)) {
 	}
 }
 
+// Within reports whether other matches all requests that r does.
+func (r *Rule) Within(other *Rule) bool {
+	a, b := place([]Rule{*r}, 0), place([]Rule{*other}, 0)
+	if a == nil || b == nil {
+		return false
+	}
+	rel := a.compare(b)
+	return rel == narrower || rel == equal
+}
+
 // place compiles rule i of the list; nil: it is wrong by itself.
 func place(rules []Rule, i int) *placedRule {
 	p, err := parsePattern(rules[i].Path)
