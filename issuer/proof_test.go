@@ -123,6 +123,15 @@ func TestRefreshTokenOfPublicClientIsBound(t *testing.T) {
 	wantBound(t, r, key)
 	form.Set("refresh_token", r.Tokens().Refresh)
 	wantBound(t, scene.PostForm(path, form, prove(scene, key, path)), key)
+	// Nor does it end the session when it is long passed: whoever found it in a log
+	// would have that power.
+	form.Set("refresh_token", tokens.Refresh)
+	for _, proof := range [][]issuertest.Auth{nil, {prove(scene, thief, path)}} {
+		wantOAuthError(t, scene.PostForm(path, form, proof...), 400, "invalid_grant")
+	}
+	wantAlive(t, scene, true)
+	wantOAuthError(t, scene.PostForm(path, form, prove(scene, key, path)), 400, "invalid_grant")
+	wantAlive(t, scene, false)
 
 	device := startDevice(t, scene)
 	device.enter(device.userCode).Allow().WantPage(200, "Your device is connected")

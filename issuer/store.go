@@ -173,8 +173,8 @@ type SessionStore interface {
 	// yields the same successor. A counter above the row's (restored backup) is
 	// accepted and the row moves past it, with an event. It returns ErrReplayed,
 	// after revoking the session, if the counter was passed long ago, and
-	// ErrNotFound if the session is not alive or not this client's.
-	// RFC 9700 section 4.14.2.
+	// ErrNotFound if the session is not alive, not this client's, or bound to
+	// another key. RFC 9700 section 4.14.2, RFC 9449 section 5.
 	RotateRefreshToken(ctx context.Context, r Rotation, origin Origin) (Rotated, error)
 
 	// OpenClientSession returns the session in which the client acts for itself
@@ -194,7 +194,7 @@ type SessionStore interface {
 	DelegateSession(ctx context.Context, d Delegation, origin Origin) (Session, error)
 
 	// FindSession returns a live session of the client without touching it, so
-	// that everything about a refresh is checked before anything moves.
+	// that what a refresh asks for is checked before anything moves.
 	FindSession(ctx context.Context, sessionID, clientID string) (Session, error)
 
 	// FindAdoptedRefreshToken returns the session that a refresh token of the
@@ -440,7 +440,9 @@ type Delegation struct {
 type Rotation struct {
 	SessionID      string
 	ClientID       string
-	Counter        int64 // of the presented token
+	Counter        int64  // of the presented token
+	DPoPKey        string // thumbprint of the key that the request proved; empty: none
+	Resource       string // noted in a session that has none yet, an adopted one; may be empty
 	Grace          time.Duration
 	IdleTTL        time.Duration
 	AccessTokenTTL time.Duration

@@ -1,6 +1,7 @@
 package issuer_test
 
 import (
+	"encoding/base64"
 	"net/url"
 	"strings"
 	"testing"
@@ -200,4 +201,27 @@ func TestClientsGrantsDecideAboutRefreshTokens(t *testing.T) {
 		t.Errorf("%+v", tokens)
 	}
 	wantOAuthError(t, refresh(scene, issuertest.Public, before.Refresh), 400, "unauthorized_client")
+}
+
+// A session that was adopted does not say what its tokens are for; its tokens do,
+// however they are asked for, and a refresh that looks it up notes it.
+func TestRefreshOfASessionWithoutResourceFindsOne(t *testing.T) {
+	t.Parallel()
+	scene := issuertest.New(t)
+	current := scene.Tokens(t, issuertest.GPT).Refresh
+	scene.SQL(t, "UPDATE gpt_sessions SET resource = NULL")
+	for noted, param := range []issuertest.Param{func(url.Values) {}, issuertest.Set("scope", "jobs:read")} {
+		r := refresh(scene, issuertest.GPT, current, param)
+		if r.Status != 200 {
+			t.Fatalf("%d %s", r.Status, r.Body)
+		}
+		payload, err := base64.RawURLEncoding.DecodeString(strings.Split(r.Tokens().Access, ".")[1])
+		if err != nil || !strings.Contains(string(payload), `"aud":"`+scene.URL+`"`) {
+			t.Errorf("%s, %v", payload, err)
+		}
+		if n := scene.Count(t, "SELECT count(*) FROM gpt_sessions WHERE resource = $1", scene.URL); n != noted {
+			t.Errorf("%d sessions with a resource, want %d", n, noted)
+		}
+		current = r.Tokens().Refresh
+	}
 }

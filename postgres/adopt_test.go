@@ -159,8 +159,11 @@ func checkAdoptedTokens(t *testing.T, dsn string) {
 		t.Fatalf("%+v, %v", session, err)
 	}
 	rotation := issuer.Rotation{SessionID: session.ID, ClientID: "gpt's", Grace: time.Minute, AccessTokenTTL: time.Minute}
-	if r, err := store.RotateRefreshToken(ctx, rotation, issuer.Origin{}); err != nil || r.Session.Counter != 1 {
-		t.Fatalf("%+v, %v", r, err)
+	for _, resource := range []string{"https://api.test", "https://other.test", ""} { // what was noted first stays
+		rotation.Resource = resource
+		if r, err := store.RotateRefreshToken(ctx, rotation, issuer.Origin{}); err != nil || r.Session.Counter != 1 || r.Session.Resource != "https://api.test" {
+			t.Fatalf("%+v, %v", r, err)
+		}
 	}
 	// Rotated by the replaced system: within the grace as good as its successor, later a replay.
 	if _, err := find("rotated", time.Hour); err != nil {

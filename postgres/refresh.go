@@ -25,7 +25,7 @@ import (
 // and so on, or columns of it.
 func rotateSQL(source string, a rotationArguments) string {
 	return strings.NewReplacer("{source}", source, "{id}", a.id, "{client}", a.client, "{counter}", a.counter, "{grace}", a.grace,
-		"{idle}", a.idle, "{ttl}", a.ttl, "{address}", a.address, "{request}", a.request, "{agent}", a.agent).Replace(`
+		"{idle}", a.idle, "{ttl}", a.ttl, "{address}", a.address, "{request}", a.request, "{agent}", a.agent, "{key}", a.key, "{resource}", a.resource).Replace(`
 	rotated AS (
 		UPDATE {s}.gpt_sessions SET
 			rt_previous = CASE WHEN {counter} >= rt_counter THEN rt_counter ELSE rt_previous END,
@@ -37,9 +37,10 @@ func rotateSQL(source string, a rotationArguments) string {
 				WHEN {idle} > 0 THEN clock_timestamp() + make_interval(secs => {idle}) END,
 			client_address = CASE WHEN {counter} >= rt_counter THEN {address} ELSE client_address END,
 			client_agent = CASE WHEN {counter} >= rt_counter THEN {agent} ELSE client_agent END,
+			resource = coalesce(resource, {resource}),
 			tokens_expire_at = greatest(tokens_expire_at, clock_timestamp() + make_interval(secs => {ttl}))
 		{source}
-		WHERE id = {id} AND client_id = {client} AND ` + live + `
+		WHERE id = {id} AND client_id = {client} AND ` + live + ` AND (dpop_jkt IS NULL OR dpop_jkt = {key})
 			AND ({counter} >= rt_counter
 				OR ({counter} = rt_counter - 1 AND rotated_at <= clock_timestamp() AND clock_timestamp() < rotated_at + make_interval(secs => {grace})))
 		RETURNING gpt_sessions.*, coalesce(rt_rotation = pg_current_xact_id(), false) AS moved,
@@ -52,25 +53,26 @@ func rotateSQL(source string, a rotationArguments) string {
 }
 
 // rotationArguments are expressions of SQL.
-type rotationArguments struct{ id, client, counter, grace, idle, ttl, address, request, agent string }
+type rotationArguments struct{ id, client, counter, grace, idle, ttl, address, request, agent, key, resource string }
 
-var rotateOneSQL = "WITH" + rotateSQL("", rotationArguments{"$1", "$2", "$3::bigint", "$4::float8", "$5::float8", "$6::float8", "$7::text", "$8::text", "$9::text"})
+var rotateOneSQL = "WITH" + rotateSQL("", rotationArguments{"$1", "$2", "$3::bigint", "$4::float8", "$5::float8", "$6::float8", "$7::text", "$8::text", "$9::text", "$10::text", "$11::text"})
 
 // rotateManySQL moves the rows that nobody holds: a row that somebody else is at
 // must not keep the others waiting, and the order of the rows does not matter
 // since it waits for none.
 var rotateManySQL = `
 	WITH asked AS MATERIALIZED (
-		SELECT * FROM unnest($1::uuid[], $2::text[], $3::bigint[], $4::float8[], $5::float8[], $6::float8[], $7::text[], $8::text[], $9::text[])
-			AS a (a_id, a_client, a_counter, a_grace, a_idle, a_ttl, a_address, a_request, a_agent)),
+		SELECT * FROM unnest($1::uuid[], $2::text[], $3::bigint[], $4::float8[], $5::float8[], $6::float8[], $7::text[], $8::text[],
+				$9::text[], $10::text[], $11::text[])
+			AS a (a_id, a_client, a_counter, a_grace, a_idle, a_ttl, a_address, a_request, a_agent, a_key, a_resource)),
 	free AS MATERIALIZED (
-		SELECT id AS free_id FROM {s}.gpt_sessions WHERE id = ANY ($1) FOR NO KEY UPDATE SKIP LOCKED),` +
-	rotateSQL("FROM free JOIN asked ON a_id = free_id", rotationArguments{"free_id", "a_client", "a_counter", "a_grace", "a_idle", "a_ttl", "a_address", "a_request", "a_agent"})
+		SELECT id AS free_id, ctid AS free_ctid FROM {s}.gpt_sessions WHERE id = ANY ($1) FOR NO KEY UPDATE SKIP LOCKED),` +
+	rotateSQL("FROM free JOIN asked ON a_id = free_id", rotationArguments{"a_id AND ctid = free_ctid", "a_client", "a_counter", "a_grace", "a_idle", "a_ttl", "a_address", "a_request", "a_agent", "a_key", "a_resource"})
 
 const replayedSQL = `
 	WITH revoked AS (
 		UPDATE {s}.gpt_sessions SET revoked_at = clock_timestamp(), revoke_reason = 'refresh_token_replayed'
-		WHERE id = $1 AND client_id = $2 AND ` + live + ` AND rt_counter > $3::bigint
+		WHERE id = $1 AND client_id = $2 AND ` + live + ` AND rt_counter > $3::bigint AND (dpop_jkt IS NULL OR dpop_jkt = $6::text)
 		RETURNING id, user_id, client_id, rt_counter),
 	event AS (
 		INSERT INTO {s}.gpt_oauth_events (event_type, user_id, client_id, session_id, ip_address, request_id, metadata)
@@ -128,7 +130,7 @@ func (s *Store) rotateMany(ctx context.Context, batch []*passenger[rotation, iss
 	var moved []issuer.Rotated
 	err := s.db.write(ctx, "rotate refresh tokens", func(ctx context.Context, conn *pgxpool.Conn) error {
 		moved = moved[:0]
-		rows, err := conn.Query(ctx, s.db.sql(rotateManySQL), a.ids, a.clients, a.counters, a.graces, a.idles, a.ttls, a.addresses, a.requests, a.agents)
+		rows, err := conn.Query(ctx, s.db.sql(rotateManySQL), a.ids, a.clients, a.counters, a.graces, a.idles, a.ttls, a.addresses, a.requests, a.agents, a.keys, a.resources)
 		if err != nil {
 			return err
 		}
@@ -163,6 +165,7 @@ type rotationColumns struct {
 	counters                    pgtype.FlatArray[int64]
 	graces, idles, ttls         pgtype.FlatArray[float64]
 	addresses, requests, agents pgtype.FlatArray[*string]
+	keys, resources             pgtype.FlatArray[*string]
 }
 
 func (c *rotationColumns) add(r *rotation) {
@@ -175,18 +178,20 @@ func (c *rotationColumns) add(r *rotation) {
 	c.addresses = append(c.addresses, address(r.origin))
 	c.requests = append(c.requests, requestID(r.origin))
 	c.agents = append(c.agents, orNull(r.origin.Agent))
+	c.keys = append(c.keys, orNull(r.DPoPKey))
+	c.resources = append(c.resources, orNull(r.Resource))
 }
 
 // rotateOne waits for the row, and finds out why a token does not hold.
 func (s *Store) rotateOne(ctx context.Context, r rotation) (rotated issuer.Rotated, err error) {
 	err = s.db.write(ctx, "rotate refresh token", func(ctx context.Context, conn *pgxpool.Conn) error {
 		rotated, err = scanRotated(conn.QueryRow(ctx, s.db.sql(rotateOneSQL), r.id, r.ClientID, r.Counter, r.Grace.Seconds(), r.IdleTTL.Seconds(),
-			r.AccessTokenTTL.Seconds(), address(r.origin), requestID(r.origin), orNull(r.origin.Agent)))
+			r.AccessTokenTTL.Seconds(), address(r.origin), requestID(r.origin), orNull(r.origin.Agent), orNull(r.DPoPKey), orNull(r.Resource)))
 		if !errors.Is(err, pgx.ErrNoRows) {
 			return err
 		}
 		var replayed bool
-		if err := conn.QueryRow(ctx, s.db.sql(replayedSQL), r.id, r.ClientID, r.Counter, address(r.origin), requestID(r.origin)).Scan(&replayed); err != nil {
+		if err := conn.QueryRow(ctx, s.db.sql(replayedSQL), r.id, r.ClientID, r.Counter, address(r.origin), requestID(r.origin), orNull(r.DPoPKey)).Scan(&replayed); err != nil {
 			return err
 		}
 		return issuer.ErrReplayed
@@ -236,7 +241,7 @@ func (s *Store) FindAdoptedRefreshToken(ctx context.Context, digest issuer.Diges
 		if !usable {
 			var replayed bool
 			// Whatever the counter stands at: -1 is below it.
-			if err := conn.QueryRow(ctx, s.db.sql(replayedSQL), id, clientID, int64(-1), address(origin), requestID(origin)).Scan(&replayed); err != nil {
+			if err := conn.QueryRow(ctx, s.db.sql(replayedSQL), id, clientID, int64(-1), address(origin), requestID(origin), nil).Scan(&replayed); err != nil {
 				return err
 			}
 			return issuer.ErrReplayed
