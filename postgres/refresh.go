@@ -59,15 +59,16 @@ var rotateOneSQL = "WITH" + rotateSQL("", rotationArguments{"$1", "$2", "$3::big
 
 // rotateManySQL moves the rows that nobody holds: a row that somebody else is at
 // must not keep the others waiting, and the order of the rows does not matter
-// since it waits for none.
+// since it waits for none. A row is found again by its place; one that moved
+// meanwhile is not, and goes alone.
 var rotateManySQL = `
-	WITH asked AS MATERIALIZED (
-		SELECT * FROM unnest($1::uuid[], $2::text[], $3::bigint[], $4::float8[], $5::float8[], $6::float8[], $7::text[], $8::text[],
-				$9::text[], $10::text[], $11::text[])
-			AS a (a_id, a_client, a_counter, a_grace, a_idle, a_ttl, a_address, a_request, a_agent, a_key, a_resource)),
-	free AS MATERIALIZED (
-		SELECT id AS free_id, ctid AS free_ctid FROM {s}.gpt_sessions WHERE id = ANY ($1) FOR NO KEY UPDATE SKIP LOCKED),` +
-	rotateSQL("FROM free JOIN asked ON a_id = free_id", rotationArguments{"a_id AND ctid = free_ctid", "a_client", "a_counter", "a_grace", "a_idle", "a_ttl", "a_address", "a_request", "a_agent", "a_key", "a_resource"})
+	WITH free AS MATERIALIZED (
+		SELECT a.*, s.ctid AS a_place
+		FROM unnest($1::uuid[], $2::text[], $3::bigint[], $4::float8[], $5::float8[], $6::float8[], $7::text[], $8::text[], $9::text[], $10::text[], $11::text[])
+			AS a (a_id, a_client, a_counter, a_grace, a_idle, a_ttl, a_address, a_request, a_agent, a_key, a_resource)
+		JOIN {s}.gpt_sessions s ON s.id = a_id
+		FOR NO KEY UPDATE OF s SKIP LOCKED),` +
+	rotateSQL("FROM free", rotationArguments{"a_id AND ctid = a_place", "a_client", "a_counter", "a_grace", "a_idle", "a_ttl", "a_address", "a_request", "a_agent", "a_key", "a_resource"})
 
 const replayedSQL = `
 	WITH revoked AS (
