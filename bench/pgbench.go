@@ -59,7 +59,7 @@ func (t *tokenEndpoint) pgbenchRefresh(ctx context.Context, sessions int) (endpo
 		return endpointLoad{}, err
 	}
 	script := fmt.Sprintf("\\set n :n + 1\n\\set session :client_id * %[1]d + :n %% %[1]d\n\\set counter :n / %[1]d\n%[2]s;\n", sessions/databaseConns,
-		withArguments(t.rotate, pgbenchSession, ":client", ":counter", ":grace", ":idle", ":access", ":address", ":request", ":agent"))
+		withArguments(t.rotate, pgbenchSession, ":client", ":counter", ":grace", ":idle", ":access", ":address", ":request", ":agent", "NULL", "NULL"))
 	return t.pgbench(ctx, script, 0, "-T", strconv.Itoa(int(endpointDuration.Seconds())),
 		"-D", "client="+clientID, "-D", "grace=60", "-D", "idle=0", "-D", "access=900")
 }
