@@ -42,13 +42,20 @@ type status struct {
 	Resources []resourceStatus `json:"resources,omitempty"`
 }
 
+// viewStatus is postgres.ViewState; see there.
 type viewStatus struct {
-	Fresh       bool    `json:"fresh"`             // it decides; else every request reads Postgres
-	Staleness   float64 `json:"staleness_seconds"` // since the last completed poll was sent
-	Revocations int     `json:"revocations"`       // sessions it refuses, or would read again
-	Known       int     `json:"known_sessions"`    // about
-	Server      string  `json:"server,omitempty"`  // system identifier, timeline, start
-	Failure     string  `json:"failure,omitempty"` // of the last poll
+	Fresh        bool    `json:"fresh"`                 // it decides; else every request reads Postgres
+	Staleness    float64 `json:"staleness_seconds"`     // since the last completed poll was sent
+	MaxStaleness float64 `json:"max_staleness_seconds"` // beyond it the view is not fresh
+	Revocations  int     `json:"revocations"`           // sessions it refuses by itself, about
+	Known        int     `json:"known_sessions"`        // that it admits by itself, about
+	KnownBytes   uint64  `json:"known_bytes"`
+	Reads        int64   `json:"reads"`            // requests it could not decide, which read Postgres
+	Restarts     int64   `json:"restarts"`         // how often it forgot all sessions, to be sure
+	LastRestart  string  `json:"last_restart"`     // why
+	Server       string  `json:"server,omitempty"` // that it follows, and in which of its lives
+	PollFailures int64   `json:"poll_failures"`
+	Failure      string  `json:"failure,omitempty"` // of the last poll
 }
 
 type resourceStatus struct {
@@ -78,7 +85,12 @@ func (a *App) status(r *http.Request) status {
 	s := status{Issuer: a.issuer, Ready: a.runtime.ready(r.Context()) == nil}
 	if view := a.runtime.view; view != nil {
 		state := view.State()
-		s.View = &viewStatus{state.Fresh, state.Staleness.Seconds(), state.Revocations, state.Known, state.Server, state.Failure}
+		s.View = &viewStatus{
+			Fresh: state.Fresh, Staleness: state.Staleness.Seconds(), MaxStaleness: state.MaxStaleness.Seconds(),
+			Revocations: state.Revocations, Known: state.Known, KnownBytes: state.KnownBytes, Reads: state.Reads,
+			Restarts: state.Restarts, LastRestart: state.Restart, Server: state.Server,
+			PollFailures: state.Failures, Failure: state.Failure,
+		}
 	}
 	if a.runtime.clock != nil {
 		s.ClockSkew = a.runtime.clock.Skew().Seconds()

@@ -12,6 +12,8 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"os"
+	"regexp"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -124,15 +126,58 @@ func TestLiveViewTellsItsState(t *testing.T) {
 	if view.Server == "" || view.Staleness <= 0 || view.Staleness > 1 {
 		t.Errorf("%+v", view)
 	}
-	gathered := make(chan prometheus.Metric, 8)
-	nodeMetrics{}.Collect(gathered)
-	if len(gathered) != 5 {
-		t.Errorf("%d gauges, want 5", len(gathered))
+	if view.MaxStaleness != 1 || view.Restarts == 0 || view.LastRestart == "" || view.Reads == 0 {
+		t.Errorf("%+v", view)
+	}
+	metrics := gather(t)
+	for name, want := range map[string]float64{"view_fresh": 1, "view_max_staleness_seconds": 1, "view_poll_failures_total": 0, "tokens": 1} {
+		if got, ok := metrics["caddy_oauth_"+name]; !ok || got != want {
+			t.Errorf("%s is %v, want %v", name, got, want)
+		}
 	}
 	s.words = "session_check strict"
 	s.load("", realSite)
 	if view := running.Load().status(httptest.NewRequest(http.MethodGet, "/oauth/status", nil)).View; view != nil {
 		t.Errorf("a view with strict: %+v", view)
+	}
+	if _, ok := gather(t)["caddy_oauth_view_fresh"]; ok {
+		t.Error("metrics of a view with strict")
+	}
+}
+
+// gather returns our metrics that have no labels.
+func gather(t *testing.T) map[string]float64 {
+	t.Helper()
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(nodeMetrics{})
+	families, err := registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	metrics := make(map[string]float64)
+	for _, family := range families {
+		for _, m := range family.GetMetric() {
+			metrics[family.GetName()] = m.GetGauge().GetValue() + m.GetCounter().GetValue()
+		}
+	}
+	return metrics
+}
+
+// TestEveryMetricIsDocumented, so that an operator knows what to watch.
+func TestEveryMetricIsDocumented(t *testing.T) {
+	document, err := os.ReadFile("../docs/operations.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	descriptions := make(chan *prometheus.Desc, 100)
+	gateDecisions.Describe(descriptions)
+	nodeMetrics{}.Describe(descriptions)
+	close(descriptions)
+	for d := range descriptions {
+		name := regexp.MustCompile(`fqName: "([^"]+)"`).FindStringSubmatch(d.String())[1]
+		if !bytes.Contains(document, []byte("`"+name+"`")) {
+			t.Errorf("operations.md does not tell of %s", name)
+		}
 	}
 }
 

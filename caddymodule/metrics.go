@@ -8,6 +8,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/caddy-scope/caddy-scope/oauth"
+	"github.com/caddy-scope/caddy-scope/postgres"
 	"github.com/caddy-scope/caddy-scope/validator"
 )
 
@@ -27,24 +28,78 @@ var outcomes = []string{
 	"no_rule", "no_credentials", "invalid_token", "insufficient_scope", "invalid_request", "unavailable",
 }
 
-// nodeMetrics are the gauges of this node. Those of the view are of
-// session_check live; there are none with strict. The promise of a bound on revocation is kept as long as staleness
-// stays below max_staleness or requests read Postgres, which they do then.
+// nodeMetrics tell of this node. Those of the view are of session_check live;
+// there are none with strict. The promise of a bound on revocation is kept as
+// long as staleness stays below max_staleness or requests read Postgres, which
+// they do then.
 type nodeMetrics struct{}
 
-var (
-	viewFresh       = prometheus.NewDesc("caddy_oauth_view_fresh", "1 while the session view decides; 0 while every request reads Postgres.", nil, nil)
-	viewStaleness   = prometheus.NewDesc("caddy_oauth_view_staleness_seconds", "Time since the session view's last completed poll was sent.", nil, nil)
-	viewRevocations = prometheus.NewDesc("caddy_oauth_view_revocations", "Sessions that the view refuses or would read again.", nil, nil)
-	viewSessions    = prometheus.NewDesc("caddy_oauth_view_sessions", "Sessions that the view decides by itself, about.", nil, nil)
+// nodeMetric is one of them. value reports false where there is none.
+type nodeMetric struct {
+	*prometheus.Desc
+	kind  prometheus.ValueType
+	value func(*nodeState) (float64, bool)
+}
 
-	clockSkew = prometheus.NewDesc("caddy_oauth_clock_skew_seconds", "How far this node's clock is ahead of the database's.", nil, nil)
-)
+// nodeState is what they are taken from, at one moment.
+type nodeState struct {
+	*App
+	view *postgres.ViewState // nil: session_check strict
+}
+
+func gauge(name, help string, value func(*nodeState) (float64, bool)) nodeMetric {
+	return nodeMetric{prometheus.NewDesc("caddy_oauth_"+name, help, nil, nil), prometheus.GaugeValue, value}
+}
+
+func ofView(kind prometheus.ValueType, name, help string, value func(*postgres.ViewState) float64) nodeMetric {
+	return nodeMetric{prometheus.NewDesc("caddy_oauth_view_"+name, help, nil, nil), kind, func(n *nodeState) (float64, bool) {
+		if n.view == nil {
+			return 0, false
+		}
+		return value(n.view), true
+	}}
+}
+
+var allNodeMetrics = []nodeMetric{
+	ofView(prometheus.GaugeValue, "fresh", "1 while the session view decides; 0 while every request reads Postgres.", func(s *postgres.ViewState) float64 {
+		if s.Fresh {
+			return 1
+		}
+		return 0
+	}),
+	ofView(prometheus.GaugeValue, "staleness_seconds", "Time since the session view's last completed poll was sent; below max_staleness the view decides.",
+		func(s *postgres.ViewState) float64 { return s.Staleness.Seconds() }),
+	ofView(prometheus.GaugeValue, "max_staleness_seconds", "The bound: no session is admitted later than this after its revocation.",
+		func(s *postgres.ViewState) float64 { return s.MaxStaleness.Seconds() }),
+	ofView(prometheus.GaugeValue, "revocations", "Sessions that the view refuses by itself, about.",
+		func(s *postgres.ViewState) float64 { return float64(s.Revocations) }),
+	ofView(prometheus.GaugeValue, "sessions", "Sessions that the view admits by itself, about.",
+		func(s *postgres.ViewState) float64 { return float64(s.Known) }),
+	ofView(prometheus.GaugeValue, "session_bytes", "What the sessions weigh that the view admits by itself, about.",
+		func(s *postgres.ViewState) float64 { return float64(s.KnownBytes) }),
+	ofView(prometheus.CounterValue, "reads_total", "Requests that the view could not decide, so that they read Postgres.",
+		func(s *postgres.ViewState) float64 { return float64(s.Reads) }),
+	ofView(prometheus.CounterValue, "restarts_total", "How often the view forgot all sessions, as it could not be sure to have heard of everything.",
+		func(s *postgres.ViewState) float64 { return float64(s.Restarts) }),
+	ofView(prometheus.CounterValue, "poll_failures_total", "Polls for revocations that failed, and connections for them.",
+		func(s *postgres.ViewState) float64 { return float64(s.Failures) }),
+
+	gauge("tokens", "Verified access tokens that are kept, about.",
+		func(n *nodeState) (float64, bool) { return float64(n.tokens.Len()), true }),
+	gauge("token_bytes", "What the verified access tokens weigh that are kept, about.",
+		func(n *nodeState) (float64, bool) { return float64(n.tokens.Bytes()), true }),
+	gauge("clock_skew_seconds", "How far this node's clock is ahead of the database's.", func(n *nodeState) (float64, bool) {
+		if n.runtime.clock == nil {
+			return 0, false
+		}
+		return n.runtime.clock.Skew().Seconds(), true
+	}),
+}
 
 // Describe implements prometheus.Collector.
 func (nodeMetrics) Describe(descriptions chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{viewFresh, viewStaleness, viewRevocations, viewSessions, clockSkew} {
-		descriptions <- d
+	for _, m := range allNodeMetrics {
+		descriptions <- m.Desc
 	}
 }
 
@@ -54,21 +109,15 @@ func (nodeMetrics) Collect(metrics chan<- prometheus.Metric) {
 	if app == nil {
 		return
 	}
-	if clock := app.runtime.clock; clock != nil {
-		metrics <- prometheus.MustNewConstMetric(clockSkew, prometheus.GaugeValue, clock.Skew().Seconds())
+	now := &nodeState{App: app}
+	if view := app.runtime.view; view != nil {
+		state := view.State()
+		now.view = &state
 	}
-	if app.runtime.view == nil {
-		return
-	}
-	state := app.runtime.view.State()
-	fresh := 0.0
-	if state.Fresh {
-		fresh = 1
-	}
-	for d, value := range map[*prometheus.Desc]float64{
-		viewFresh: fresh, viewStaleness: state.Staleness.Seconds(), viewRevocations: float64(state.Revocations), viewSessions: float64(state.Known),
-	} {
-		metrics <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, value)
+	for _, m := range allNodeMetrics {
+		if value, ok := m.value(now); ok {
+			metrics <- prometheus.MustNewConstMetric(m.Desc, m.kind, value)
+		}
 	}
 }
 

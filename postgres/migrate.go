@@ -305,8 +305,8 @@ func (m *migrator) locked(ctx context.Context, seen state, do func(pgx.Tx) error
 		if _, err := tx.Exec(ctx, `SET LOCAL lock_timeout = '500ms'; SET LOCAL idle_in_transaction_session_timeout = '60s'`); err != nil {
 			return err
 		}
-		if _, err := tx.Exec(ctx, m.sql(`CREATE SCHEMA IF NOT EXISTS {{schema}}`)); err != nil && !seen.tables {
-			return fmt.Errorf("create schema %s: %w", m.cfg.Schema, err)
+		if err := m.createSchema(ctx, tx); err != nil {
+			return err
 		}
 		if !now.tables {
 			if _, err := tx.Exec(ctx, m.sql(`CREATE TABLE {{schema}}.gpt_schema_migrations (
@@ -321,6 +321,19 @@ func (m *migrator) locked(ctx context.Context, seen state, do func(pgx.Tx) error
 		}
 		return do(tx)
 	})
+}
+
+// createSchema creates the schema only where there is none: CREATE SCHEMA IF NOT
+// EXISTS refuses a role that owns the schema and not the database.
+func (m *migrator) createSchema(ctx context.Context, tx pgx.Tx) error {
+	var exists bool
+	if err := tx.QueryRow(ctx, `SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = $1)`, m.cfg.Schema).Scan(&exists); err != nil || exists {
+		return err
+	}
+	if _, err := tx.Exec(ctx, m.sql(`CREATE SCHEMA {{schema}}`)); err != nil {
+		return fmt.Errorf("create schema %s: %w", m.cfg.Schema, err)
+	}
+	return nil
 }
 
 func (m *migrator) runInTransaction(ctx context.Context, s state, migration migrations.Migration, script string, up bool) error {

@@ -52,6 +52,28 @@ func newScene(t *testing.T, change ...func(*postgres.Config)) *scene {
 	return s
 }
 
+// sceneOn is a scene on a database of the caller's, which dsn leads to and cfg
+// opens.
+func sceneOn(t *testing.T, dsn string, cfg postgres.Config) *scene {
+	t.Helper()
+	s := &scene{T: t, ctx: context.Background(), dsn: dsn}
+	s.must(postgres.Migrate(s.ctx, postgres.MigrateConfig{DSN: dsn, Schema: cfg.Schema}))
+	var err error
+	s.db, err = postgres.Open(s.ctx, cfg)
+	s.must(err)
+	t.Cleanup(s.db.Close)
+	s.store, s.sql = postgres.NewStore(s.db), connect(t, dsn)
+	if cfg.Schema != "" {
+		s.exec(`SET search_path = ` + cfg.Schema)
+	}
+	s.must(s.store.EnsureClients(s.ctx, []postgres.ClientRow{{ID: "app"}}))
+	s.user, err = s.store.CreateUser(s.ctx, rand.Text()+"@example.com", "hash", issuer.Origin{})
+	s.must(err)
+	s.login, err = s.store.CreateLogin(s.ctx, digest(), s.user.ID, time.Hour, issuer.Origin{})
+	s.must(err)
+	return s
+}
+
 func (s *scene) must(err error) {
 	s.Helper()
 	if err != nil {

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unique"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -24,7 +25,7 @@ const maxKnownScopeSets = 1024
 // share round trips; see sharedTrips.
 type SessionReader struct {
 	db    *DB
-	trips sharedTrips[uuid.UUID, *validator.Session]
+	trips sharedTrips[uuid.UUID, sessionState]
 
 	scopesMu sync.RWMutex
 	scopes   map[string]oauth.ScopeSet
@@ -35,11 +36,18 @@ var _ validator.SessionReader = (*SessionReader)(nil)
 // NewSessionReader returns a reader of db.
 func NewSessionReader(db *DB) *SessionReader {
 	r := &SessionReader{db: db, scopes: map[string]oauth.ScopeSet{}}
-	r.trips = sharedTrips[uuid.UUID, *validator.Session]{what: "session reads", atOnce: 2, limit: db.tripLimit(), run: r.readAll}
+	r.trips = sharedTrips[uuid.UUID, sessionState]{what: "session reads", atOnce: 2, limit: db.tripLimit(), run: r.readAll}
 	return r
 }
 
-type sessionRead = passenger[uuid.UUID, *validator.Session]
+// sessionState is a session as its row stood at the read; zero: there is none.
+type sessionState struct {
+	session *validator.Session // nil: it is not alive
+	revoked bool               // for good
+	server  int64              // who answered: see startedSQL
+}
+
+type sessionRead = passenger[uuid.UUID, sessionState]
 
 // ReadSession is described at validator.SessionReader.
 func (r *SessionReader) ReadSession(ctx context.Context, sessionID string) (*validator.Session, error) {
@@ -47,21 +55,26 @@ func (r *SessionReader) ReadSession(ctx context.Context, sessionID string) (*val
 	if !ok {
 		return nil, validator.ErrSessionEnded
 	}
-	return r.read(ctx, id)
+	state, err := r.read(ctx, id)
+	if err == nil && state.session == nil {
+		err = validator.ErrSessionEnded
+	}
+	return state.session, err
 }
 
 // Holds is described at validator.SessionReader: every request reads.
 func (r *SessionReader) Holds(*validator.Session) bool { return false }
 
-// read returns the session as its row stood at some moment after the call.
-func (r *SessionReader) read(ctx context.Context, id uuid.UUID) (*validator.Session, error) {
+// read returns the state of the session at some moment after it was called.
+func (r *SessionReader) read(ctx context.Context, id uuid.UUID) (sessionState, error) {
 	return r.trips.join(ctx, id)
 }
 
-// There is always a row, which tells who answers.
-const readSessionsSQL = `SELECT id, user_id, client_id, array_to_string(scopes, ' '),
-	(extract(epoch FROM least(expires_at, idle_expires_at) - clock_timestamp()) * 1000)::bigint, ` + takesWrites + `
-	FROM (VALUES (0)) AS always LEFT JOIN {s}.gpt_sessions ON id = ANY($1) AND ` + live
+// readSessionsSQL has a row even if there is no such session, which tells who
+// answers.
+const readSessionsSQL = `SELECT ` + takesWrites + `, ` + startedSQL + `, id, user_id, client_id, array_to_string(scopes, ' '), ` + live + `, revoked_at IS NOT NULL,
+	(extract(epoch FROM least(expires_at, idle_expires_at, clock_timestamp() + interval '1 day') - clock_timestamp()) * 1000)::bigint
+	FROM (VALUES (0)) AS always LEFT JOIN {s}.gpt_sessions ON id = ANY($1)`
 
 // readAll answers every read of the batch.
 func (r *SessionReader) readAll(ctx context.Context, batch []*sessionRead) {
@@ -69,44 +82,63 @@ func (r *SessionReader) readAll(ctx context.Context, batch []*sessionRead) {
 	for i, read := range batch {
 		ids[i] = pgtype.UUID{Bytes: read.ask, Valid: true}
 	}
-	found := make(map[uuid.UUID]*validator.Session, len(batch))
+	found := make(map[uuid.UUID]sessionState, len(batch))
 	err := r.db.read(ctx, "read sessions", func(ctx context.Context, conn *pgxpool.Conn) error {
 		clear(found)
 		sent := time.Now() // before the server reads its clock
-		rows, err := conn.Query(ctx, r.db.sql(readSessionsSQL), pgx.QueryResultFormats{1, 1, 1, 1, 1, 1}, ids)
+		rows, err := conn.Query(ctx, r.db.sql(readSessionsSQL), pgx.QueryResultFormats{1, 1, 1, 1, 1, 1, 1, 1, 1}, ids)
 		if err != nil {
 			return err
 		}
 		defer rows.Close()
+		answered := false
 		for rows.Next() {
-			raw := rows.RawValues()
-			if len(raw[5]) != 1 || raw[5][0] != 1 {
-				return errReadOnly
-			}
-			if raw[0] == nil {
-				continue
-			}
-			if len(raw[0]) != 16 || len(raw[4]) != 8 {
-				return errors.New("a session row is not of the expected types")
-			}
-			remaining := time.Duration(binary.BigEndian.Uint64(raw[4])) * time.Millisecond
-			found[uuid.UUID(raw[0])] = &validator.Session{
-				UserID: string(raw[1]), ClientID: string(raw[2]), Scopes: r.scopeSet(raw[3]), Until: sent.Add(remaining),
+			answered = true
+			if err := r.readRow(rows.RawValues(), sent, found); err != nil {
+				return err
 			}
 		}
-		return rows.Err()
+		if err := rows.Err(); err != nil {
+			return err
+		}
+		if !answered {
+			return errUnexpectedRow
+		}
+		return nil
 	})
 	for _, read := range batch {
-		session, ok := found[read.ask]
-		switch {
-		case err != nil:
-			read.err = err
-		case !ok:
-			read.err = validator.ErrSessionEnded
-		default:
-			read.answer = session
+		read.answer, read.err = found[read.ask], err
+	}
+}
+
+var errUnexpectedRow = errors.New("a session row is not as expected")
+
+// readRow reads the columns of readSessionsSQL, in their binary form.
+func (r *SessionReader) readRow(raw [][]byte, sent time.Time, found map[uuid.UUID]sessionState) error {
+	if len(raw[0]) != 1 || len(raw[1]) != 8 {
+		return errUnexpectedRow
+	}
+	if raw[0][0] != 1 {
+		return errReadOnly
+	}
+	if raw[2] == nil {
+		return nil // none of these sessions is there
+	}
+	if len(raw[2]) != 16 || len(raw[6]) != 1 || len(raw[7]) != 1 || len(raw[8]) != 8 {
+		return errUnexpectedRow
+	}
+	state := sessionState{revoked: raw[7][0] != 0, server: int64(binary.BigEndian.Uint64(raw[1]))}
+	if live := raw[6][0] != 0; live {
+		remaining := time.Duration(binary.BigEndian.Uint64(raw[8])) * time.Millisecond
+		state.session = &validator.Session{
+			UserID:   string(raw[3]),
+			ClientID: unique.Make(string(raw[4])).Value(), // there are few
+			Scopes:   r.scopeSet(raw[5]),
+			Until:    sent.Add(remaining),
 		}
 	}
+	found[uuid.UUID(raw[2])] = state
+	return nil
 }
 
 // scopeSet parses a scope list; the few that exist are parsed once.

@@ -2,25 +2,19 @@ package postgres
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
-	"github.com/maypok86/otter/v2"
 
 	"github.com/caddy-scope/caddy-scope/validator"
 )
 
-const (
-	// DefaultMaxStaleness is how old a view may be that admits a request.
-	DefaultMaxStaleness = time.Second
-	// maxKnownSessions bounds the sessions a view remembers; one that found no
-	// room is read again.
-	maxKnownSessions = 200_000
-	pruneEvery       = time.Minute
-)
+// DefaultMaxStaleness is how old a view may be that admits a request.
+const DefaultMaxStaleness = time.Second
 
 // SessionView is a node's in-memory picture of session state: for `session_check
 // live`. A session is read once; after that the view decides, as long as it is
@@ -32,40 +26,31 @@ const (
 // remembers when the poll that it last completed was sent, and admits nothing
 // once that is too long ago; requests then read Postgres themselves, and where
 // that fails too they are refused.
+//
+// It has nothing to load: a session that it does not know is read, and the row
+// says what was before. When it cannot be sure to have heard of everything, it
+// forgets all sessions and starts over.
 type SessionView struct {
 	db           *DB
-	read         func(context.Context, uuid.UUID) (*validator.Session, error)
+	read         func(context.Context, uuid.UUID) (sessionState, error)
 	maxStaleness time.Duration
 
-	fresh atomic.Pointer[freshness] // nil: never loaded
-
-	// heard is the generation of what the polls brought that the known sessions
-	// are in accord with: a session that is marked with it stands as it was read.
+	fresh atomic.Pointer[freshness]     // nil: nothing polled yet
+	known atomic.Pointer[knownSessions] // replaced when all of them are forgotten
+	ended *endedSessions
+	// heard is the last change that the known sessions are in accord with: a
+	// session that is marked with it stands as it was read.
 	heard atomic.Uint64
 
 	// mu orders what a poll brings and what a read found: a read that was sent
 	// before a change was known is not remembered after it.
-	mu         sync.Mutex
-	generation uint64 // of what the polls brought
-	reloaded   uint64 // generation of the last load in full
-	marks      map[uuid.UUID]mark
-	known      *otter.Cache[uuid.UUID, *validator.Session]
-	pruned     time.Time
+	mu      sync.Mutex
+	changes changes
+	server  int64 // that the view follows: see startedSQL
 
-	poller viewPoller
+	follower follower
+	reads    atomic.Int64 // requests that the view could not decide
 }
-
-// mark is what a revocation said of one session. It stays until no token of
-// the session can be valid any more.
-type mark struct {
-	generation uint64
-	expires    time.Time
-	ended      bool
-}
-
-// generations counts for all views of the process, so that a session which one
-// view has marked never holds for another.
-var generations atomic.Uint64
 
 // freshness is how long the view may be trusted.
 type freshness struct {
@@ -77,17 +62,18 @@ type freshness struct {
 
 var _ validator.SessionReader = (*SessionView)(nil)
 
-// NewSessionView returns a view of db that is not loaded; Run loads and follows.
-// It reads sessions it does not know through reader. maxStaleness zero:
+// NewSessionView returns a view of db that is not fresh; Run follows. It reads
+// sessions it does not know through reader. maxStaleness zero:
 // DefaultMaxStaleness.
 func NewSessionView(db *DB, reader *SessionReader, maxStaleness time.Duration) *SessionView {
 	if maxStaleness == 0 {
 		maxStaleness = DefaultMaxStaleness
 	}
-	return &SessionView{
-		db: db, read: reader.read, maxStaleness: maxStaleness, marks: make(map[uuid.UUID]mark),
-		known: otter.Must(&otter.Options[uuid.UUID, *validator.Session]{MaximumSize: maxKnownSessions}),
-	}
+	v := &SessionView{db: db, read: reader.read, maxStaleness: maxStaleness, ended: newEndedSessions()}
+	v.known.Store(newKnownSessions())
+	v.changes.noteAll() // a number of its own, so that no unmarked session holds
+	v.heard.Store(v.changes.last)
+	return v
 }
 
 // Holds is described at validator.SessionReader: a session stands as it was read
@@ -95,8 +81,10 @@ func NewSessionView(db *DB, reader *SessionReader, maxStaleness time.Duration) *
 // caller comes with every request and has found the session already, so that a
 // look-up is spared.
 func (v *SessionView) Holds(session *validator.Session) bool {
+	// The order counts, as in ReadSession: a view that turns fresh in between has
+	// forgotten everything first.
 	now := time.Now()
-	return session.Mark.Load() == v.heard.Load() && v.isFresh(now) && now.Before(session.Until)
+	return v.isFresh(now) && session.Mark.Load() == v.heard.Load() && now.Before(session.Until)
 }
 
 // ReadSession is described at validator.SessionReader.
@@ -107,32 +95,14 @@ func (v *SessionView) ReadSession(ctx context.Context, sessionID string) (*valid
 	}
 	now := time.Now()
 	if v.isFresh(now) {
-		// In this order: what apply removes meanwhile gets the older mark.
+		// In this order: what apply forgets meanwhile gets the older mark.
 		heard := v.heard.Load()
-		if session, ok := v.known.GetIfPresent(id); ok && now.Before(session.Until) {
+		if session, ok := v.known.Load().get(id, now); ok {
 			session.Mark.Store(heard)
 			return session, nil
 		}
 	}
 	return v.readThrough(ctx, id)
-}
-
-// Alive reports whether the view, as it stands, would admit the session, and
-// whether it can tell. It never reads Postgres.
-func (v *SessionView) Alive(sessionID string) (alive, certain bool) {
-	id, ok := parseID(sessionID)
-	if !ok {
-		return false, true
-	}
-	v.mu.Lock()
-	m, marked := v.marks[id]
-	v.mu.Unlock()
-	if marked && m.ended {
-		return false, true
-	}
-	now := time.Now()
-	session, ok := v.known.GetIfPresent(id)
-	return ok, ok && v.isFresh(now) && now.Before(session.Until)
 }
 
 func (v *SessionView) isFresh(now time.Time) bool {
@@ -142,105 +112,119 @@ func (v *SessionView) isFresh(now time.Time) bool {
 
 var errStaleRead = errors.New("the session was read too long ago to be trusted, and the view is not fresh")
 
-// readThrough reads the row, asks the view about it afterwards, and remembers
-// the session if the view can be trusted to hear of its end.
+// readThrough reads the row, and once more when the answer came too late to be
+// trusted: the second one most likely does not.
 func (v *SessionView) readThrough(ctx context.Context, id uuid.UUID) (*validator.Session, error) {
-	v.mu.Lock()
-	generation, m := v.generation, v.marks[id]
-	v.mu.Unlock()
-	if m.ended {
+	v.reads.Add(1)
+	session, err := v.readOnce(ctx, id)
+	if errors.Is(err, errStaleRead) {
+		session, err = v.readOnce(ctx, id)
+	}
+	return session, err
+}
+
+// readOnce reads the row, asks the view about it afterwards, and remembers the
+// session if the view can be trusted to hear of its end.
+func (v *SessionView) readOnce(ctx context.Context, id uuid.UUID) (*validator.Session, error) {
+	if v.ended.has(id) {
 		return nil, validator.ErrSessionEnded
 	}
+	v.mu.Lock()
+	before := v.changes.last
+	v.mu.Unlock()
 	sent := time.Now()
-	session, err := v.read(ctx, id)
+	state, err := v.read(ctx, id)
 	if err != nil {
 		return nil, err
+	}
+	if state.revoked {
+		v.ended.add(id, revokedFor)
+	}
+	if state.session == nil {
+		return nil, validator.ErrSessionEnded
 	}
 	now := time.Now()
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	// What the view has heard meanwhile may be newer than the row that was read.
-	m = v.marks[id]
-	if m.ended {
+	if v.ended.has(id) {
 		return nil, validator.ErrSessionEnded
 	}
-	fresh := v.isFresh(now)
-	if now.Sub(sent) > v.maxStaleness && (!fresh || m.generation > generation) {
+	current := v.isFresh(now) && !v.changes.since(before, id)
+	if !current && elapsed(sent, now) > v.maxStaleness {
 		return nil, errStaleRead
 	}
-	if fresh && m.generation <= generation && v.reloaded <= generation {
-		session.Mark.Store(v.generation)
-		v.known.Set(id, session)
+	// A row of another server than the view's may change without the view's
+	// hearing of it.
+	if current && state.server == v.server {
+		state.session.Mark.Store(v.changes.last)
+		v.known.Load().put(id, state.session)
 	}
-	return session, nil
+	return state.session, nil
+}
+
+// elapsed is how long ago sent was at least by one of the clocks: the monotonic
+// one may stand still while the machine sleeps, the other one may jump back.
+func elapsed(sent, now time.Time) time.Duration {
+	return max(now.Sub(sent), now.Round(0).Sub(sent.Round(0)))
 }
 
 // apply takes in what a poll brought. sent is when the poll was sent: the view
-// knows every revocation that had committed by then.
-func (v *SessionView) apply(sent time.Time, full bool, revocations []revocation) {
+// knows every revocation that had committed by then. everything: any session may
+// have changed, so that all must be read again.
+func (v *SessionView) apply(sent time.Time, server int64, everything bool, revocations []revocation) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if full || len(revocations) > 0 {
-		v.generation = generations.Add(1)
-	}
-	everything := full
+	known := v.known.Load()
 	for _, r := range revocations {
 		if r.everything {
 			everything = true
 			continue
 		}
-		m := v.marks[r.session]
-		v.marks[r.session] = mark{v.generation, later(m.expires, sent.Add(r.remaining)), m.ended || r.ended}
-		v.known.Invalidate(r.session)
+		v.changes.note(r.session)
+		if r.ended {
+			v.ended.add(r.session, max(r.remaining, revokedFor))
+		}
+		known.forget(r.session)
 	}
 	if everything {
-		v.reloaded = v.generation
-		v.known.InvalidateAll()
+		v.changes.noteAll()
+		v.known.Store(newKnownSessions())
 	}
-	v.heard.Store(v.generation)
-	v.prune(sent)
+	v.heard.Store(v.changes.last)
+	v.server = server
+	// Last: see ReadSession.
 	v.fresh.Store(&freshness{until: sent.Add(v.maxStaleness), wall: sent.Add(2 * v.maxStaleness).UnixNano()})
 }
 
-// prune forgets marks that no token outlives.
-func (v *SessionView) prune(now time.Time) {
-	if now.Sub(v.pruned) < pruneEvery {
-		return
-	}
-	v.pruned = now
-	for id, m := range v.marks {
-		if m.expires.Before(now) {
-			delete(v.marks, id)
-		}
-	}
+// changes tells a read that is under way whether its session changed
+// meanwhile. Sessions share places by their ids, which are random: a change then
+// seems to concern another session too, which is read once more.
+type changes struct {
+	last uint64 // of the changes so far; 0: none
+	all  uint64 // the last that concerned every session
+	of   [1 << 12]uint64
 }
 
-func later(a, b time.Time) time.Time {
-	if a.After(b) {
-		return a
-	}
-	return b
+// numbers of changes are counted for all views of the process, so that a session
+// which one view has marked never holds for another.
+var numbers atomic.Uint64
+
+func (c *changes) note(id uuid.UUID) {
+	c.last = numbers.Add(1)
+	c.of[c.place(id)] = c.last
 }
 
-// ViewState is what a view tells about itself.
-type ViewState struct {
-	Fresh       bool          // it decides; otherwise every request reads Postgres
-	Staleness   time.Duration // since the last completed poll was sent; 0: never loaded
-	Revocations int           // sessions that it refuses or would read again
-	Known       int           // sessions it decides by itself, about
-	Server      string        // which server, as which it runs
-	Failure     string        // of the last poll, or ""
+func (c *changes) noteAll() {
+	c.last = numbers.Add(1)
+	c.all = c.last
 }
 
-// State describes the view now.
-func (v *SessionView) State() ViewState {
-	now := time.Now()
-	state := ViewState{Fresh: v.isFresh(now), Known: v.known.EstimatedSize()}
-	if f := v.fresh.Load(); f != nil {
-		state.Staleness = now.Sub(f.until.Add(-v.maxStaleness))
-	}
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	state.Revocations, state.Server, state.Failure = len(v.marks), v.poller.server, v.poller.failure
-	return state
+// since reports whether the session may have changed after the change before.
+func (c *changes) since(before uint64, id uuid.UUID) bool {
+	return c.all > before || c.of[c.place(id)] > before
+}
+
+func (c *changes) place(id uuid.UUID) int {
+	return int(binary.BigEndian.Uint16(id[14:])) % len(c.of)
 }

@@ -18,27 +18,39 @@ type viewScene struct {
 	*SessionView
 	t      *testing.T
 	id     uuid.UUID
-	rows   int           // times the row was read
-	during func()        // runs while the row is being read
-	left   time.Duration // of the row's session
+	rows   int    // times the row was read
+	during func() // runs while the row is being read
+	row    func() sessionState
 	kept   *validator.Session
 }
 
+// onServer is who answers the reads and the polls.
+const onServer = 7
+
 func newViewScene(t *testing.T) *viewScene {
-	s := &viewScene{t: t, id: uuid.New(), during: func() {}, left: time.Hour}
+	s := &viewScene{t: t, id: uuid.New(), during: func() {}}
+	s.alive(time.Hour, onServer)
 	s.SessionView = NewSessionView(&DB{logger: zap.NewNop()}, &SessionReader{}, time.Second)
-	s.read = func(context.Context, uuid.UUID) (*validator.Session, error) {
+	s.read = func(context.Context, uuid.UUID) (sessionState, error) {
 		s.rows++
-		session := &validator.Session{UserID: "ada", ClientID: "app", Until: time.Now().Add(s.left)}
+		state := s.row()
 		s.during()
-		return session, nil
+		return state, nil
 	}
 	return s
 }
 
-func (s *viewScene) poll(revocations ...revocation) {
-	s.apply(time.Now(), s.fresh.Load() == nil, revocations)
+// alive lets the row be that of a live session.
+func (s *viewScene) alive(left time.Duration, server int64) {
+	s.row = func() sessionState {
+		return sessionState{session: &validator.Session{UserID: "ada", ClientID: "app", Until: time.Now().Add(left)}, server: server}
+	}
 }
+
+func (s *viewScene) poll(revocations ...revocation) {
+	s.apply(time.Now(), onServer, false, revocations)
+}
+func (s *viewScene) startOver() { s.apply(time.Now(), onServer, true, nil) }
 
 // ask asks as a gate does: first whether what it was told before still holds.
 func (s *viewScene) ask() (err error) {
@@ -66,12 +78,12 @@ func TestFreshViewDecidesByItself(t *testing.T) {
 	s := newViewScene(t)
 	_ = s.ask()
 	_ = s.ask()
-	s.wantReads(2, "before the view is loaded")
+	s.wantReads(2, "before the first poll")
 	s.poll()
 	_ = s.ask()
 	_ = s.ask()
-	s.wantReads(3, "loaded")
-	s.apply(time.Now().Add(-time.Second), false, nil)
+	s.wantReads(3, "fresh")
+	s.apply(time.Now().Add(-time.Second), onServer, false, nil)
 	_ = s.ask()
 	s.wantReads(4, "stale")
 	f := *s.fresh.Load()
@@ -97,16 +109,18 @@ func TestReadThatARevocationOvertookIsRefused(t *testing.T) {
 }
 
 // TestReadThatAChangeOvertookIsNotRemembered: the next request reads the row
-// as it is now.
+// as it is now. The database's clock may have made the revocation an old one.
 func TestReadThatAChangeOvertookIsNotRemembered(t *testing.T) {
-	for name, revocation := range map[string]func(*viewScene) revocation{
-		"this session":  (*viewScene).changed,
-		"every session": func(*viewScene) revocation { return revocation{everything: true, ended: true} },
+	for name, overtake := range map[string]func(*viewScene){
+		"this session":      func(s *viewScene) { s.poll(s.changed()) },
+		"every session":     func(s *viewScene) { s.poll(revocation{everything: true, ended: true}) },
+		"a new start":       (*viewScene).startOver,
+		"the clock went on": func(s *viewScene) { s.poll(revocation{session: s.id, remaining: -time.Hour}) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newViewScene(t)
 			s.poll()
-			s.during = func() { s.poll(revocation(s)) }
+			s.during = func() { overtake(s) }
 			_ = s.ask()
 			s.during = func() {}
 			_ = s.ask()
@@ -117,7 +131,18 @@ func TestReadThatAChangeOvertookIsNotRemembered(t *testing.T) {
 	}
 }
 
-// TestChangedSessionIsReadAgain, and so is every session after a load in full.
+// TestRowOfAnotherServerIsNotRemembered: the pool still leads to the server
+// before, of whose rows the view hears nothing any more.
+func TestRowOfAnotherServerIsNotRemembered(t *testing.T) {
+	s := newViewScene(t)
+	s.poll()
+	s.alive(time.Hour, onServer+1)
+	_ = s.ask()
+	_ = s.ask()
+	s.wantReads(2, "of another server")
+}
+
+// TestChangedSessionIsReadAgain, and so is every session after a new start.
 func TestChangedSessionIsReadAgain(t *testing.T) {
 	s := newViewScene(t)
 	s.poll()
@@ -126,24 +151,70 @@ func TestChangedSessionIsReadAgain(t *testing.T) {
 	_ = s.ask()
 	_ = s.ask()
 	s.wantReads(2, "changed")
-	s.apply(time.Now(), true, nil)
+	s.startOver()
 	_ = s.ask()
-	s.wantReads(3, "loaded in full")
+	s.wantReads(3, "started over")
 	s.poll(s.ended())
-	s.apply(time.Now(), true, nil)
+	s.startOver()
 	if err := s.ask(); !errors.Is(err, validator.ErrSessionEnded) {
-		t.Errorf("a load in full brought an ended session back: %v", err)
+		t.Errorf("a new start brought an ended session back: %v", err)
+	}
+}
+
+// TestRevokedRowIsNotReadForEveryRequest: who goes on asking with a token of a
+// revoked session costs the database nothing.
+func TestRevokedRowIsNotReadForEveryRequest(t *testing.T) {
+	s := newViewScene(t)
+	s.poll()
+	for name, c := range map[string]struct {
+		row  sessionState
+		want int
+	}{
+		"revoked":          {sessionState{revoked: true}, 1},
+		"expired, or gone": {sessionState{}, 2}, // the owner may have it live longer
+	} {
+		s.id, s.kept, s.rows, s.row = uuid.New(), nil, 0, func() sessionState { return c.row }
+		for range 2 {
+			if err := s.ask(); !errors.Is(err, validator.ErrSessionEnded) {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+		s.wantReads(c.want, name)
 	}
 }
 
 // TestSlowReadWithoutAViewIsNotTrusted: an answer that took longer than the
-// bound may be older than a revocation.
+// bound may be older than a revocation. It is asked for once more.
 func TestSlowReadWithoutAViewIsNotTrusted(t *testing.T) {
 	s := newViewScene(t)
 	s.maxStaleness = time.Millisecond
 	s.during = func() { time.Sleep(2 * time.Millisecond) }
 	if err := s.ask(); !errors.Is(err, errStaleRead) {
 		t.Errorf("slow read: %v", err)
+	}
+	s.wantReads(2, "slow")
+	s.maxStaleness, s.rows = time.Minute, 0
+	if err := s.ask(); err != nil {
+		t.Errorf("quick read: %v", err)
+	}
+	s.wantReads(1, "quick")
+}
+
+// TestTimeThatAMachineSleptCounts: an answer that waited in the socket while the
+// machine slept is old, though the monotonic clock stood still.
+func TestTimeThatAMachineSleptCounts(t *testing.T) {
+	now := time.Now()
+	for name, c := range map[string]struct {
+		sent time.Time
+		want time.Duration
+	}{
+		"awake":              {now.Add(-time.Second), time.Second},
+		"asleep":             {now.Add(-time.Hour).Round(0), time.Hour}, // no monotonic reading
+		"the clock set back": {now.Add(-time.Second), time.Second},
+	} {
+		if got := elapsed(c.sent, now); got != c.want {
+			t.Errorf("%s: %s, want %s", name, got, c.want)
+		}
 	}
 }
 
@@ -153,6 +224,8 @@ func TestSessionHoldsUntilTheViewHearsOfAnother(t *testing.T) {
 	s, other := newViewScene(t), newViewScene(t)
 	s.poll()
 	other.poll()
+	s.poll(revocation{session: uuid.New(), ended: true, remaining: time.Hour})
+	other.poll(revocation{session: uuid.New(), ended: true, remaining: time.Hour})
 	if err := s.ask(); err != nil || !s.Holds(s.kept) {
 		t.Fatalf("%v, or a session that was just read does not hold", err)
 	}
@@ -181,20 +254,10 @@ func TestSessionHoldsUntilTheViewHearsOfAnother(t *testing.T) {
 func TestSessionEndsByItself(t *testing.T) {
 	s := newViewScene(t)
 	s.poll()
-	s.left = -time.Millisecond
+	s.alive(-time.Millisecond, onServer)
 	_ = s.ask()
 	_ = s.ask()
 	s.wantReads(2, "at its end")
-}
-
-// TestMarksAreKeptAsLongAsTokensLive, and no longer.
-func TestMarksAreKeptAsLongAsTokensLive(t *testing.T) {
-	s := newViewScene(t)
-	s.poll(s.ended(), revocation{session: uuid.New(), ended: true, remaining: time.Second})
-	s.apply(time.Now().Add(2*pruneEvery), false, nil)
-	if n := s.State().Revocations; n != 1 {
-		t.Errorf("%d marks, want the one whose tokens live", n)
-	}
 }
 
 func TestKnownSessionCostsNoAllocation(t *testing.T) {
@@ -216,6 +279,34 @@ func TestSnapshotsAreRead(t *testing.T) {
 		if (err != nil) != (want == nil) || want != nil && (got.xmax != want.xmax || len(got.inProgress) != len(want.inProgress)) {
 			t.Errorf("%q: %v, %v", text, got, err)
 		}
+	}
+}
+
+// TestViewStartsOverWhenItCannotGoOn: whenever revocations may have been missed.
+// DESIGN 6.
+func TestViewStartsOverWhenItCannotGoOn(t *testing.T) {
+	polled := time.Now()
+	last := position{snapshot: snapshot{xmax: 789}, server: "primary", started: 1, backend: polled.Add(-time.Hour), at: polled}
+	for name, c := range map[string]struct {
+		change func(*position)
+		broken bool
+	}{
+		"the next poll":               {func(*position) {}, false},
+		"another timeline":            {func(p *position) { p.server = "standby, promoted" }, true},
+		"another start":               {func(p *position) { p.started++ }, true},
+		"transaction ids went back":   {func(p *position) { p.xmax = 759 }, true},
+		"a process after a crash":     {func(p *position) { p.backend = polled.Add(time.Millisecond) }, true},
+		"another process of the pool": {func(p *position) { p.backend = polled.Add(-time.Minute) }, false},
+	} {
+		now := last
+		now.xmax++
+		c.change(&now)
+		if got := now.brokenAfter(&last); (got != "") != c.broken {
+			t.Errorf("%s: %q", name, got)
+		}
+	}
+	if last.brokenAfter(nil) == "" {
+		t.Error("a new connection goes on where another one was")
 	}
 }
 

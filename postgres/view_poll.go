@@ -4,13 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
-	"go.uber.org/zap"
 )
 
 // revocation is one row of gpt_revocations.
@@ -21,19 +21,20 @@ type revocation struct {
 	remaining  time.Duration // until no token it concerns is valid
 }
 
-// viewPoller is where the view stands in the history of one server.
+// position is where a view stands in the history of one server.
 //
 // Rows do not become visible in the order of a sequence: a transaction that
 // took its number first may commit last. So each row carries the id of its
-// transaction, the poller keeps the whole snapshot of its last poll, and asks
+// transaction, the view keeps the whole snapshot of its last poll, and asks
 // for the rows of transactions that this snapshot could not see: those that
 // were in progress in it, and those that began after it. Nothing is missed, and
 // nothing read twice.
-type viewPoller struct {
-	snapshot *snapshot // nil: nothing loaded yet
-	server   string    // who answered: system, timeline, start
-	loaded   bool      // the last poll was a load in full
-	failure  string
+type position struct {
+	snapshot
+	server  string    // who answered, in words
+	started int64     // the same for comparison with reads: see startedSQL
+	backend time.Time // when the process that answered was started, by the server's clock
+	at      time.Time // when it answered, by the same clock
 }
 
 // snapshot is a pg_snapshot: "xmin:xmax:xip,xip,...".
@@ -42,207 +43,158 @@ type snapshot struct {
 	inProgress []string
 }
 
-func parseSnapshot(text string) (*snapshot, error) {
+func parseSnapshot(text string) (snapshot, error) {
 	parts := strings.Split(text, ":")
 	if len(parts) != 3 {
-		return nil, fmt.Errorf("unexpected snapshot %q", text)
+		return snapshot{}, fmt.Errorf("unexpected snapshot %q", text)
 	}
 	xmax, err := strconv.ParseUint(parts[1], 10, 64)
 	if err != nil {
-		return nil, fmt.Errorf("unexpected snapshot %q", text)
+		return snapshot{}, fmt.Errorf("unexpected snapshot %q", text)
 	}
-	s := &snapshot{xmax: xmax, inProgress: []string{}}
+	s := snapshot{xmax: xmax, inProgress: []string{}}
 	if parts[2] != "" {
 		s.inProgress = strings.Split(parts[2], ",")
 	}
 	return s, nil
 }
 
-// pollSQL answers in one statement, and so from one snapshot: the snapshot and
-// the server, in a row of their own, then the revocations. After promotion of
-// an asynchronous standby transaction ids go back, so each poll asks who
-// answers: system, timeline and start of the server. One that takes no writes is
-// a standby, or was fenced off, and never counts.
-const pollSQL = `
-	SELECT pg_current_snapshot()::text,
-		concat_ws('/', (SELECT system_identifier FROM pg_control_system()),
-			CASE WHEN pg_is_in_recovery() THEN 'standby' ELSE left(pg_walfile_name(pg_current_wal_lsn()), 8) END,
-			to_char(pg_postmaster_start_time() AT TIME ZONE 'UTC', 'YYYYMMDD"T"HH24MISS.US')),
-		NULL::uuid, NULL::boolean, NULL::bigint, NOT (` + takesWrites + `)
-	UNION ALL
-	SELECT NULL, NULL, session_id, ended, ceil(extract(epoch FROM expires_at - clock_timestamp()))::bigint, NULL FROM {s}.gpt_revocations `
-
-const (
-	loadSQL   = pollSQL + `WHERE expires_at > clock_timestamp()`
-	followSQL = pollSQL + `WHERE xact >= $1::text::xid8 OR xact = ANY ($2::text[]::xid8[])`
-)
-
-// loadLimit bounds a load in full, of a million revocations and more.
-const loadLimit = 30 * time.Second
-
-// poll brings the view up to date once. A view that was stale is loaded in
-// full; a load that itself took too long is followed by what came meanwhile.
-func (v *SessionView) poll(ctx context.Context, conn *pgx.Conn) error {
-	full := v.poller.snapshot == nil || !v.poller.loaded && !v.isFresh(time.Now())
-	limit := v.maxStaleness // a later answer is of no use
-	if full {
-		limit = loadLimit
+// brokenAfter says why what p has seen does not simply go on from last, or "".
+// Then revocations may have been missed: all sessions are to be read again.
+func (p *position) brokenAfter(last *position) string {
+	switch {
+	case last == nil:
+		return "a new connection"
+	case p.started != last.started || p.server != last.server:
+		return "another server, or another life of it"
+	case p.xmax < last.xmax:
+		return "transaction ids went back"
+	case p.backend.After(last.at):
+		// After a crash the server gives out transaction ids again that it had not
+		// written down. A process that is older than the last poll has seen no
+		// crash; behind a pooler another one may answer.
+		return "a new process of the server"
 	}
-	ctx, cancel := context.WithTimeout(ctx, limit)
+	return ""
+}
+
+// maxFollowed bounds what one poll takes in. Beyond it, all sessions are read
+// again as they are asked for, which costs less than to hear of each.
+const maxFollowed = 10_000
+
+// pollSQL answers in one statement, and so from one snapshot: the snapshot and
+// the server, in a row of their own, then the revocations.
+//
+// A transaction that is still in progress is passed over, not read row by row:
+// one that revokes a million sessions would slow every poll until its end. So is
+// the id of a transaction that has not begun, which comes with a row that was
+// copied from another server. Infinity is no number of seconds.
+const pollSQL = `
+	SELECT pg_current_snapshot()::text, {server}, ` + startedSQL + `, ` + takesWrites + `, clock_timestamp(),
+		(SELECT backend_start FROM pg_stat_get_activity(pg_backend_pid())), NULL::uuid, NULL::boolean, NULL::bigint
+	UNION ALL (
+	SELECT NULL, NULL, NULL, NULL, NULL, NULL, session_id, ended,
+		ceil(extract(epoch FROM least(expires_at, clock_timestamp() + interval '1 day') - clock_timestamp()))::bigint
+	FROM {s}.gpt_revocations
+	WHERE xact >= $1::text::xid8 AND xact < pg_snapshot_xmax(pg_current_snapshot())
+		OR xact = ANY (ARRAY(SELECT x FROM unnest($2::text[]::xid8[]) x WHERE pg_visible_in_snapshot(x, pg_current_snapshot())))
+	LIMIT $3)`
+
+// planSQL keeps the next statement to the index. A million revocations in one
+// transaction look to the planner as if every id had as many, and it would read
+// all of them to find none.
+const planSQL = `SELECT set_config('enable_seqscan', 'off', true)`
+
+// none is a position after every transaction.
+var none = position{snapshot: snapshot{xmax: 1<<64 - 1, inProgress: []string{}}}
+
+// poll brings the view up to date once. A view that cannot be sure to have heard
+// of everything starts over: it forgets all sessions, and follows from here on.
+func (v *SessionView) poll(ctx context.Context, conn *viewConn) error {
+	ctx, cancel := context.WithTimeout(ctx, v.maxStaleness) // a later answer is of no use
 	defer cancel()
 	sent := time.Now()
-	answer, err := v.ask(ctx, conn, full)
+	now, revocations, err := v.ask(ctx, conn)
 	if err != nil {
-		return err
+		return fmt.Errorf("poll revocations: %w", err)
 	}
-	if !full && (answer.server != v.poller.server || answer.snapshot.xmax < v.poller.snapshot.xmax) {
-		// Another server, or another past of this one.
-		v.db.logger.Warn("the Postgres server has changed; loading all revocations",
-			zap.String("before", v.poller.server), zap.String("now", answer.server))
-		full, sent = true, time.Now()
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), loadLimit)
-		defer cancel()
-		if answer, err = v.ask(ctx, conn, full); err != nil {
-			return err
-		}
+	broken := now.brokenAfter(conn.last)
+	switch {
+	case broken != "":
+	case !v.isFresh(time.Now()):
+		broken = "the view was stale" // what it missed may have been cleaned up
+	case len(revocations) > maxFollowed:
+		broken, revocations = "many sessions have changed at once", nil // not all of them are here
+	case slices.ContainsFunc(revocations, func(r revocation) bool { return r.everything }):
+		broken = "a table was emptied"
 	}
-	v.apply(sent, full, answer.revocations)
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	v.poller = viewPoller{snapshot: answer.snapshot, server: answer.server, loaded: full}
+	v.apply(sent, now.started, broken != "", revocations)
+	v.follower.polled(v.db, conn.last, now, broken)
+	conn.last = now
 	return nil
 }
 
-func (v *SessionView) noteFailure(err error) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	v.poller.failure, v.poller.loaded = err.Error(), false
-}
-
-type pollAnswer struct {
-	snapshot    *snapshot
-	server      string
-	revocations []revocation
-}
-
-func (v *SessionView) ask(ctx context.Context, conn *pgx.Conn, full bool) (*pollAnswer, error) {
-	sql, args := loadSQL, []any(nil)
-	if !full {
-		sql, args = followSQL, []any{strconv.FormatUint(v.poller.snapshot.xmax, 10), v.poller.snapshot.inProgress}
+func (v *SessionView) ask(ctx context.Context, conn *viewConn) (*position, []revocation, error) {
+	last := conn.last
+	if last == nil {
+		last = &none
 	}
-	rows, err := conn.Query(ctx, v.db.sql(sql), args...)
+	var batch pgx.Batch // one round trip, one transaction
+	batch.Queue(planSQL)
+	batch.Queue(v.db.sql(strings.Replace(pollSQL, "{server}", conn.server, 1)), strconv.FormatUint(last.xmax, 10), last.inProgress, maxFollowed+1)
+	results := conn.SendBatch(ctx, &batch)
+	defer results.Close()
+	if _, err := results.Exec(); err != nil {
+		return nil, nil, err
+	}
+	rows, err := results.Query()
 	if err != nil {
-		return nil, fmt.Errorf("poll revocations: %w", err)
+		return nil, nil, err
 	}
 	defer rows.Close()
-	answer := &pollAnswer{}
+	var now *position
+	var revocations []revocation
 	for rows.Next() {
-		var taken, server *string
-		var session uuid.NullUUID
-		var ended, readOnly *bool
-		var seconds *int64
-		if err := rows.Scan(&taken, &server, &session, &ended, &seconds, &readOnly); err != nil {
-			return nil, fmt.Errorf("poll revocations: %w", err)
+		answer, r, err := scanPoll(rows)
+		if err != nil {
+			return nil, nil, err
 		}
-		if taken == nil {
-			answer.revocations = append(answer.revocations, revocation{
-				session: session.UUID, everything: !session.Valid, ended: *ended, remaining: time.Duration(*seconds) * time.Second,
-			})
+		if answer != nil {
+			now = answer
 			continue
 		}
-		if *readOnly {
-			return nil, fmt.Errorf("poll revocations: %w", errReadOnly)
-		}
-		answer.server = *server
-		if answer.snapshot, err = parseSnapshot(*taken); err != nil {
-			return nil, fmt.Errorf("poll revocations: %w", err)
-		}
+		revocations = append(revocations, r)
 	}
 	if err := rows.Err(); err != nil {
-		return nil, fmt.Errorf("poll revocations: %w", err)
+		return nil, nil, err
 	}
-	if answer.snapshot == nil {
-		return nil, errors.New("poll revocations: no snapshot in the answer")
+	if now == nil {
+		return nil, nil, errors.New("no snapshot in the answer")
 	}
-	return answer, nil
+	return now, revocations, nil
 }
 
-const (
-	// burstGap keeps a burst of notifications from becoming a burst of polls.
-	burstGap = 2 * time.Millisecond
-	// Between attempts to connect again.
-	firstRetry, lastRetry = 50 * time.Millisecond, 500 * time.Millisecond
-)
-
-// Run follows the revocations until ctx ends. Polling is the truth; NOTIFY only
-// wakes it, and may fail silently behind a pooler. The connection is the view's
-// own: one that the requests of a busy pool have to wait for would make it
-// stale when it matters.
-func (v *SessionView) Run(ctx context.Context) {
-	retry := firstRetry
-	for ctx.Err() == nil {
-		polled, err := v.follow(ctx)
-		if ctx.Err() != nil {
-			return
-		}
-		if polled {
-			retry = firstRetry
-			v.db.logger.Warn("lost the connection that follows revocations; requests read Postgres until it is back", zap.Error(err))
-		}
-		v.noteFailure(err)
-		select {
-		case <-ctx.Done():
-		case <-time.After(retry):
-		}
-		retry = min(2*retry, lastRetry)
+// scanPoll reads a row of the answer: where the server stands, or a revocation.
+func scanPoll(row pgx.Row) (*position, revocation, error) {
+	var taken, server *string
+	var primary, ended *bool
+	var at, backend *time.Time
+	var session uuid.NullUUID
+	var started, seconds *int64
+	if err := row.Scan(&taken, &server, &started, &primary, &at, &backend, &session, &ended, &seconds); err != nil {
+		return nil, revocation{}, err
 	}
-}
-
-// follow polls on one connection until it fails; polled: it worked at all.
-func (v *SessionView) follow(ctx context.Context) (polled bool, err error) {
-	dial, cancel := context.WithTimeout(ctx, v.db.timeout)
-	defer cancel()
-	config := v.db.pool.Config().ConnConfig
-	v.db.prepare(config)
-	conn, err := pgx.ConnectConfig(dial, config)
-	if err != nil {
-		return false, fmt.Errorf("connect to %s: %w", v.db.hosts, err)
+	if taken == nil {
+		return nil, revocation{
+			session: session.UUID, everything: !session.Valid, ended: *ended, remaining: time.Duration(*seconds) * time.Second,
+		}, nil
 	}
-	defer func() {
-		hangUp, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
-		defer cancel()
-		_ = conn.Close(hangUp)
-	}()
-	if !v.db.pooled.Load() {
-		if _, err := conn.Exec(dial, `LISTEN gpt_revocations`); err != nil {
-			return false, fmt.Errorf("listen: %w", err)
-		}
+	if !*primary {
+		return nil, revocation{}, errReadOnly
 	}
-	for {
-		last := time.Now()
-		if err := v.poll(ctx, conn); err != nil {
-			return polled, err
-		}
-		polled = true
-		if !v.isFresh(time.Now()) {
-			continue // the load took long; catch up at once
-		}
-		if err := v.awaitChange(ctx, conn); err != nil {
-			return polled, err
-		}
-		if gap := burstGap - time.Since(last); gap > 0 {
-			time.Sleep(gap)
-		}
+	if backend == nil {
+		return nil, revocation{}, errors.New("the server does not tell when its process was started")
 	}
-}
-
-// awaitChange returns when a notification came or the next poll is due.
-func (v *SessionView) awaitChange(ctx context.Context, conn *pgx.Conn) error {
-	wait, cancel := context.WithTimeout(ctx, v.maxStaleness/4)
-	defer cancel()
-	_, err := conn.WaitForNotification(wait)
-	if err != nil && wait.Err() != nil && ctx.Err() == nil {
-		return nil // nothing came; that is no answer, so poll
-	}
-	return err
+	s, err := parseSnapshot(*taken)
+	return &position{snapshot: s, server: *server, started: *started, backend: *backend, at: *at}, revocation{}, err
 }
