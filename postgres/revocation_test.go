@@ -17,21 +17,31 @@ func TestTriggersWriteRevocations(t *testing.T) {
 		ended int // rows that end a session
 		other int // rows that say: read it again
 	}{
-		"revoked":          {`UPDATE gpt_sessions SET revoked_at = now()`, 1, 0},
-		"as a replica":     {`SET session_replication_role = replica; UPDATE gpt_sessions SET revoked_at = now()`, 1, 0},
-		"deleted":          {`DELETE FROM gpt_sessions`, 1, 0},
-		"truncated":        {`TRUNCATE gpt_sessions CASCADE`, 1, 0},
-		"narrowed":         {`UPDATE gpt_sessions SET scopes = '{jobs:read}'`, 0, 1},
-		"another user":     {`UPDATE gpt_sessions SET user_id = 'x'`, 1, 0},
-		"another client":   {`UPDATE gpt_sessions SET client_id = 'other'`, 1, 0},
-		"shortened":        {`UPDATE gpt_sessions SET expires_at = now()`, 0, 1},
-		"user disabled":    {`UPDATE gpt_users SET disabled_at = now()`, 1, 0},
-		"user deleted":     {`DELETE FROM gpt_users`, 1, 0},
-		"client disabled":  {`UPDATE gpt_clients SET disabled_at = now()`, 1, 0},
-		"client deleted":   {`DELETE FROM gpt_clients WHERE client_id = 'app'`, 1, 0},
-		"widened":          {`UPDATE gpt_sessions SET scopes = '{jobs:read,resume:read,x}'`, 0, 0},
-		"nothing changed":  {`UPDATE gpt_sessions SET scopes = scopes, user_id = user_id, client_id = client_id, revoked_at = NULL`, 0, 0},
-		"only last_active": {`UPDATE gpt_sessions SET last_active = now(), rt_counter = 1, rt_previous = 0, rotated_at = now()`, 0, 0},
+		"revoked":        {`UPDATE gpt_sessions SET revoked_at = now()`, 1, 0},
+		"as a replica":   {`SET session_replication_role = replica; UPDATE gpt_sessions SET revoked_at = now()`, 1, 0},
+		"deleted":        {`DELETE FROM gpt_sessions`, 1, 0},
+		"truncated":      {`TRUNCATE gpt_sessions CASCADE`, 1, 0},
+		"narrowed":       {`UPDATE gpt_sessions SET scopes = '{jobs:read}'`, 0, 1},
+		"another user":   {`UPDATE gpt_sessions SET user_id = 'x'`, 0, 1},
+		"another client": {`UPDATE gpt_sessions SET client_id = 'other'`, 0, 1},
+		"shortened":      {`UPDATE gpt_sessions SET expires_at = now()`, 0, 1},
+		"given an end":   {`UPDATE gpt_sessions SET idle_expires_at = now()`, 0, 1},
+		"idle bound nearer": {`UPDATE gpt_sessions SET idle_expires_at = expires_at; UPDATE gpt_sessions SET idle_expires_at = now();
+			UPDATE gpt_sessions SET idle_expires_at = expires_at, rt_counter = 1, rotated_at = now()`, 0, 1},
+		"user disabled":   {`UPDATE gpt_users SET disabled_at = now()`, 1, 0},
+		"user deleted":    {`DELETE FROM gpt_users`, 1, 0},
+		"users truncated": {`TRUNCATE gpt_users CASCADE`, 1, 0},
+		"all truncated":   {`TRUNCATE gpt_users, gpt_sessions CASCADE`, 2, 0},
+		// Whose rows the nodes may not have heard yet.
+		"revocations truncated": {`UPDATE gpt_sessions SET revoked_at = now(); TRUNCATE gpt_revocations`, 1, 0},
+		"client disabled":       {`UPDATE gpt_clients SET disabled_at = now()`, 1, 0},
+		"client deleted":        {`DELETE FROM gpt_clients WHERE client_id = 'app'`, 1, 0},
+		"widened":               {`UPDATE gpt_sessions SET scopes = '{jobs:read,resume:read,x}'`, 0, 0},
+		"nothing changed":       {`UPDATE gpt_sessions SET scopes = scopes, user_id = user_id, client_id = client_id, revoked_at = NULL`, 0, 0},
+		// Its tokens may live on by the clocks of the nodes. R-09
+		"after a jump of the clock": {`UPDATE gpt_sessions SET tokens_expire_at = now() - interval '10 hours'; UPDATE gpt_sessions SET revoked_at = now()`, 1, 0},
+		"long unused":               {`UPDATE gpt_sessions SET tokens_expire_at = now() - interval '2 days'; UPDATE gpt_sessions SET revoked_at = now()`, 0, 0},
+		"only last_active":          {`UPDATE gpt_sessions SET last_active = now(), rt_counter = 1, rt_previous = 0, rotated_at = now()`, 0, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
