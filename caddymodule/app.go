@@ -211,6 +211,9 @@ func (a *App) nameScope(err error) error {
 // makes it stale, above the second nobody would call it a switch-off.
 const minStaleness, maxMaxStaleness = 100 * time.Millisecond, time.Minute
 
+// minEventRetention keeps a slip from emptying the audit trail.
+const minEventRetention = 24 * time.Hour
+
 func (a *App) provisionLifetimes() error {
 	switch {
 	case a.SessionLimit < 0:
@@ -221,6 +224,8 @@ func (a *App) provisionLifetimes() error {
 		return a.at("max_staleness", 0, errors.New("max_staleness: session_check strict reads Postgres for every request and is never stale; remove one of the two"))
 	case a.MaxStaleness != 0 && (time.Duration(a.MaxStaleness) < minStaleness || time.Duration(a.MaxStaleness) > maxMaxStaleness):
 		return a.at("max_staleness", 0, fmt.Errorf("max_staleness %s is not between %s and %s", time.Duration(a.MaxStaleness), minStaleness, maxMaxStaleness))
+	case a.EventRetention != nil && *a.EventRetention != 0 && time.Duration(*a.EventRetention) < minEventRetention:
+		return a.at("event_retention", 0, fmt.Errorf("event_retention %s is shorter than a day; off keeps the audit trail for ever", time.Duration(*a.EventRetention)))
 	case a.RefreshGrace != nil && *a.RefreshGrace < 0:
 		return a.at("refresh_grace", 0, errors.New("refresh_grace is below zero"))
 	}

@@ -76,6 +76,7 @@ import (
 //		refresh_token_ttl <duration>              # 30d
 //		refresh_idle_ttl  <duration>              # no bound
 //		refresh_grace     <duration>              # 60s
+//		event_retention   <duration>|off          # 365d
 //	}
 func parseGlobalOption(d *caddyfile.Dispenser, existing any) (any, error) {
 	d.Next() // the name of the option
@@ -109,6 +110,7 @@ func parseGlobalOption(d *caddyfile.Dispenser, existing any) (any, error) {
 		"refresh_token_ttl":     once(period(&s.RefreshTokenTTL)),
 		"refresh_idle_ttl":      once(period(&s.RefreshIdleTTL)),
 		"refresh_grace":         once(periodOf(&s.RefreshGrace, 0)),
+		"event_retention":       once(s.parseEventRetention),
 	}, s.Sources)
 	if err != nil {
 		return nil, err
@@ -118,6 +120,18 @@ func parseGlobalOption(d *caddyfile.Dispenser, existing any) (any, error) {
 	delete(s.Sources, "client_policy")
 	s.Sources["oauth"] = []string{block}
 	return httpcaddyfile.App{Name: appName, Value: caddyconfig.JSON(s, nil)}, nil
+}
+
+// parseEventRetention reads
+//
+//	event_retention <duration>|off
+func (s *Settings) parseEventRetention(d *caddyfile.Dispenser) error {
+	if d.NextArg() && d.Val() == "off" {
+		s.EventRetention = new(caddy.Duration)
+		return nil
+	}
+	d.Prev()
+	return periodOf(&s.EventRetention, 1)(d)
 }
 
 // parsePostgres reads

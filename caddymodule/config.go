@@ -98,6 +98,11 @@ type Settings struct {
 	// LoginTTL is how long a browser stays signed in. Default: 12h.
 	LoginTTL caddy.Duration `json:"login_ttl,omitempty"`
 
+	// EventRetention is how long the audit trail (gpt_oauth_events) is kept, at
+	// least a day; 0: for ever. What an adopted database held before stays in any
+	// case. Default: 365 days.
+	EventRetention *caddy.Duration `json:"event_retention,omitempty"`
+
 	// Sources tells where words of the Caddyfile stand, such as "Caddyfile:4" for
 	// issuer, in the order in which a word is repeated; errors name them.
 	Sources map[string][]string `json:"sources,omitempty"`

@@ -150,6 +150,11 @@ func (a *App) open(ctx context.Context) (*runtime, error) {
 	if err != nil {
 		return nil, err
 	}
+	retention := postgres.DefaultKeepEvents
+	if a.EventRetention != nil {
+		retention = time.Duration(*a.EventRetention)
+	}
+	db.upkeep.KeepEvents(retention)
 	rt := &runtime{
 		db: db.store, store: db.store, keys: keys, verify: keys,
 		sessions: db.sessions, touch: db.upkeep.Touch, usage: db.upkeep.Usage, ready: db.db.Ready, clock: db.clock,

@@ -110,6 +110,20 @@ func (db *DB) write(ctx context.Context, step string, do call) error {
 	return wrap(step, err)
 }
 
+// maintain runs a step of the upkeep, which may take longer than anybody waits,
+// and whose failures say nothing of how the writes of requests would do.
+func (db *DB) maintain(ctx context.Context, do call) error {
+	if db.breaker.open() {
+		return errBreakerOpen // it would only add to what hangs
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*cleanLimit)
+	defer cancel()
+	wait, stopWaiting := db.patience(ctx)
+	defer stopWaiting()
+	_, err := db.on(ctx, wait, do)
+	return err
+}
+
 // deadline bounds a call, and unties it from a caller who hangs up: what was
 // begun is ended in order, not by tearing down a connection.
 func (db *DB) deadline(ctx context.Context) (context.Context, context.CancelFunc) {
@@ -203,6 +217,12 @@ func (b *breaker) enter(now time.Time) (probe, ok bool) {
 	}
 	b.probing = true
 	return true, true
+}
+
+func (b *breaker) open() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.failed >= breakAfter
 }
 
 // leave tells the breaker how the write ended; timeout is its context's error.

@@ -49,7 +49,7 @@ func (u *Upkeep) writeCalls(ctx context.Context) error {
 	var scopes []string
 	var counts []int64
 	for key, count := range u.unwritten {
-		if len(sessions) == cleanBatch {
+		if len(sessions) == flushBatch {
 			break
 		}
 		sessions, scopes, counts = append(sessions, key.session), append(scopes, key.scope), append(counts, count)

@@ -3,12 +3,11 @@ package postgres
 import (
 	"context"
 	"errors"
-	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
-	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"go.uber.org/zap"
 
@@ -16,33 +15,13 @@ import (
 )
 
 const (
-	touchEvery  = time.Minute // at most, for one session
-	callsEvery  = time.Minute // at most, for one token
-	flushEvery  = 10 * time.Second
-	cleanEvery  = time.Minute
-	cleanBatch  = 1000
-	maxTouched  = 100_000 // sessions remembered; beyond it last_active lags
-	keepEnded   = "30 days"
-	keepExpired = "1 hour" // codes and logins
-
-	keepNeverUsed = "1 day" // clients that registered themselves
+	touchEvery = time.Minute // at most, for one session
+	callsEvery = time.Minute // at most, for one token
+	flushEvery = 10 * time.Second
+	cleanEvery = time.Minute
+	flushBatch = 1000
+	maxTouched = 100_000 // sessions remembered; beyond it last_active lags
 )
-
-// fromTheFuture are codes of before the clock was set back: it must not come to
-// their time again while they are there.
-const fromTheFuture = `created_at > clock_timestamp() + interval '1 minute'`
-
-// unusedClientsSQL removes clients that registered themselves and that nobody
-// has used for their unused_ttl; those that no user ever allowed, after a day. A
-// client that is in use is never among them.
-func unusedClientsSQL(table string) string {
-	return `DELETE FROM {s}.gpt_clients WHERE client_id IN (SELECT r.client_id FROM {s}.` + table + ` r
-			JOIN {s}.gpt_clients c ON c.client_id = r.client_id AND c.disabled_at IS NULL -- else a document would come back enabled
-		WHERE coalesce(r.used_at + r.unused_ttl, r.issued_at + least(r.unused_ttl, interval '` + keepNeverUsed + `')) < clock_timestamp()
-			AND NOT EXISTS (SELECT FROM {s}.gpt_sessions s WHERE s.client_id = r.client_id
-				AND ((` + live + `) OR s.last_active > clock_timestamp() - r.unused_ttl))
-		LIMIT $1 FOR UPDATE OF r SKIP LOCKED)`
-}
 
 // Upkeep writes last_active and what sessions did, and removes what has expired.
 type Upkeep struct {
@@ -56,11 +35,16 @@ type Upkeep struct {
 	pending []uuid.UUID
 
 	unwritten map[callKey]int64 // taken from Usage
+
+	keepEvents atomic.Int64 // a duration; see KeepEvents
+	heard      horizon      // of revocations; Clean's alone
 }
 
 // NewUpkeep returns the upkeep of db. Run does its work.
 func NewUpkeep(db *DB) *Upkeep {
-	return &Upkeep{Usage: new(validator.Usage), db: db, seen: map[uuid.UUID]time.Time{}, unwritten: map[callKey]int64{}}
+	u := &Upkeep{Usage: new(validator.Usage), db: db, seen: map[uuid.UUID]time.Time{}, unwritten: map[callKey]int64{}}
+	u.KeepEvents(DefaultKeepEvents)
+	return u
 }
 
 // Touch notes that a session was active. It never blocks on the database.
@@ -118,7 +102,7 @@ func (u *Upkeep) Flush(ctx context.Context) error {
 	}
 	u.mu.Unlock()
 	for len(pending) > 0 {
-		n := min(len(pending), cleanBatch)
+		n := min(len(pending), flushBatch)
 		err := u.db.write(ctx, "write last_active", func(ctx context.Context, conn *pgxpool.Conn) error {
 			_, err := conn.Exec(ctx, u.db.sql(`
 				UPDATE {s}.gpt_sessions s SET last_active = clock_timestamp()
@@ -130,48 +114,6 @@ func (u *Upkeep) Flush(ctx context.Context) error {
 			return err
 		}
 		pending = pending[n:]
-	}
-	return nil
-}
-
-// Clean removes expired rows in batches; one node at a time does it, and no
-// lock is held longer than a batch takes.
-func (u *Upkeep) Clean(ctx context.Context) error {
-	for _, sql := range []string{
-		`DELETE FROM {s}.gpt_authorization_codes WHERE id IN (SELECT id FROM {s}.gpt_authorization_codes WHERE NOT adopted AND (expires_at < clock_timestamp() - interval '` + keepExpired + `' OR ` + fromTheFuture + `) LIMIT $1 FOR UPDATE SKIP LOCKED)`,
-		`DELETE FROM {s}.gpt_device_codes WHERE id IN (SELECT id FROM {s}.gpt_device_codes WHERE expires_at < clock_timestamp() - interval '` + keepExpired + `' OR ` + fromTheFuture + ` LIMIT $1 FOR UPDATE SKIP LOCKED)`,
-		`DELETE FROM {s}.gpt_pushed_requests WHERE digest IN (SELECT digest FROM {s}.gpt_pushed_requests WHERE expires_at < clock_timestamp() LIMIT $1 FOR UPDATE SKIP LOCKED)`,
-		`DELETE FROM {s}.gpt_client_assertions WHERE (client_id, jti_hash) IN (SELECT client_id, jti_hash FROM {s}.gpt_client_assertions WHERE expires_at < clock_timestamp() LIMIT $1 FOR UPDATE SKIP LOCKED)`,
-		`DELETE FROM {s}.gpt_dpop_proofs WHERE digest IN (SELECT digest FROM {s}.gpt_dpop_proofs WHERE expires_at < clock_timestamp() LIMIT $1 FOR UPDATE SKIP LOCKED)`,
-		`DELETE FROM {s}.gpt_used_once WHERE (purpose, digest) IN (SELECT purpose, digest FROM {s}.gpt_used_once WHERE expires_at < clock_timestamp() LIMIT $1 FOR UPDATE SKIP LOCKED)`,
-		`DELETE FROM {s}.gpt_logins WHERE id IN (SELECT id FROM {s}.gpt_logins WHERE expires_at < clock_timestamp() - interval '` + keepExpired + `' LIMIT $1 FOR UPDATE SKIP LOCKED)`,
-		`DELETE FROM {s}.gpt_sessions WHERE id IN (SELECT id FROM {s}.gpt_sessions WHERE expires_at < clock_timestamp() - interval '` + keepEnded + `' LIMIT $1 FOR UPDATE SKIP LOCKED)`,
-		unusedClientsSQL("gpt_client_registrations"),
-		unusedClientsSQL("gpt_client_documents"),
-		`DELETE FROM {s}.gpt_client_approvals WHERE (client_id, user_id) IN (SELECT client_id, user_id FROM {s}.gpt_client_approvals a
-			WHERE approved_at < clock_timestamp() - interval '` + keepEnded + `' AND NOT EXISTS (SELECT FROM {s}.gpt_sessions s WHERE s.client_id = a.client_id AND s.user_id = a.user_id)
-			LIMIT $1 FOR UPDATE SKIP LOCKED)`,
-		`DELETE FROM {s}.gpt_session_calls WHERE (session_id, day, scope) IN (SELECT session_id, day, scope FROM {s}.gpt_session_calls WHERE day <= ` + firstDay + ` LIMIT $1 FOR UPDATE SKIP LOCKED)`,
-		`DELETE FROM {s}.gpt_revocations WHERE id IN (SELECT id FROM {s}.gpt_revocations WHERE expires_at < clock_timestamp() LIMIT $1 FOR UPDATE SKIP LOCKED)`,
-	} {
-		for {
-			var removed int64
-			err := u.db.write(ctx, "clean up", inTx(func(ctx context.Context, tx pgx.Tx) error {
-				var mine bool
-				if err := tx.QueryRow(ctx, `SELECT pg_try_advisory_xact_lock(hashtext($1), hashtext('upkeep'))`, "gpt:"+u.db.schema).Scan(&mine); err != nil || !mine {
-					return err
-				}
-				tag, err := tx.Exec(ctx, u.db.sql(sql), cleanBatch)
-				removed = tag.RowsAffected()
-				return err
-			}))
-			if err != nil {
-				return fmt.Errorf("upkeep: %w", err)
-			}
-			if removed < cleanBatch {
-				break
-			}
-		}
 	}
 	return nil
 }
