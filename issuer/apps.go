@@ -152,10 +152,7 @@ type use struct {
 // by that; one that is implied by a used one cannot be taken from it. Scopes of
 // the server itself, which no gate sees, are not counted.
 func (s *Server) useOf(app ConnectedApp) use {
-	own := oauth.IdentityScopes()
-	if s.cfg.AppsScope != "" {
-		own = own.Union(oauth.NewScopeSet(s.cfg.AppsScope))
-	}
+	own := oauth.IdentityScopes().Union(s.appsScopes())
 	u := use{held: s.cfg.Catalog.Expand(app.Scopes)}
 	u.counted = u.held.Without(own)
 	kept := u.held.Intersect(own)
@@ -229,7 +226,7 @@ func (s *Server) endApp(r *http.Request, userID, sessionID string) (notice, erro
 		return notice{}, err
 	}
 	s.audit(r, "session ended by its user", zap.String("user_id", userID), zap.String("session_id", sessionID), zap.String("client_id", app.ClientID))
-	return notice{Key: "apps.ended", Client: displayName(s.clientAsItWas(r.Context(), app.ClientID))}, nil
+	return notice{Key: "apps.ended", Client: displayName(s.clientAsItWas(r.Context(), app.ClientID)), Count: 1}, nil
 }
 
 func (s *Server) endAllApps(r *http.Request, userID string) (notice, error) {

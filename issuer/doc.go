@@ -8,6 +8,7 @@
 //	GET, POST /oauth/consent                             consent.go
 //	POST /oauth/login, /oauth/logout                     login.go
 //	GET, POST /oauth/apps                                apps.go
+//	GET, DELETE /oauth/api/apps, /oauth/api/apps/ID      apps_api.go
 //	POST /oauth/account                                  account.go
 //	POST /oauth/token                                    RFC 6749 section 3.2, RFC 9449  token.go, proof.go, grant_*.go
 //	POST /oauth/revoke                                   RFC 7009  revoke.go

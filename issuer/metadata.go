@@ -114,7 +114,7 @@ func (s *Server) serverMetadata() serverMetadata {
 		PushEndpoint:          origin + "/oauth/par",
 		JWKSURI:               origin + "/oauth/jwks.json",
 		// offline_access is listed here and nowhere else (MCP authorization).
-		ScopesSupported:        append(s.cfg.Catalog.Names(), "offline_access"),
+		ScopesSupported:        append(s.cfg.Catalog.Names().Without(s.appsScopes()), "offline_access"),
 		ResponseTypes:          []string{"code"},
 		ResponseModes:          []string{"query"},
 		Grants:                 s.cfg.Grants,
@@ -177,6 +177,10 @@ func (s *Server) ResourceMetadata(origin string) http.Handler {
 // only one. Clients that keep the slash of what their user typed find it too.
 func (s *Server) serveResourceMetadata(w http.ResponseWriter, r *http.Request, origin string) {
 	path := strings.TrimSuffix(r.URL.Path, "/")
+	if s.cfg.AppsScope != "" && oauth.ResourceMetadataURL(s.appsResource()) == origin+path {
+		s.writeResource(w, r, ProtectedResource{Identifier: s.appsResource(), Scopes: s.appsScopes()})
+		return
+	}
 	var here []ProtectedResource
 	for _, resource := range s.cfg.Resources() {
 		if oauth.Origin(resource.Identifier) != origin {

@@ -95,8 +95,12 @@ func (s *Server) clientScopes(client *Client) oauth.ScopeSet {
 
 // registeredScopes is what the client may ask for.
 func (s *Server) registeredScopes(client *Client) oauth.ScopeSet {
-	if client.Scopes == nil {
-		return s.cfg.Catalog.Names()
+	if client.Scopes == nil || client.SelfRegistered() {
+		all := s.cfg.Catalog.Names().Without(s.appsScopes()) // never by asking for all there is
+		if client.Scopes == nil {
+			return all
+		}
+		return client.Scopes.Intersect(all)
 	}
 	return client.Scopes.Intersect(s.cfg.Catalog.Names())
 }
@@ -120,6 +124,9 @@ func (s *Server) readScopeAndResource(client *Client, p parameters, resources []
 		if scopes = narrowed; len(scopes) == 0 {
 			return nil, "", oauth.InvalidScope("No requested scope is for this client.")
 		}
+	}
+	if forApps, err := s.forApps(client, scopes, resources); forApps || err != nil {
+		return s.appsScopes(), s.appsResource(), err
 	}
 	resource, err := s.selectResource(client, resources, scopes)
 	if err != nil {

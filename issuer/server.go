@@ -57,6 +57,9 @@ func New(cfg Config) (*Server, error) {
 	if err := oauth.CheckIdentifier("issuer", cfg.Issuer); err != nil {
 		return nil, err
 	}
+	if _, declared := cfg.Catalog.Lookup(cfg.AppsScope); cfg.AppsScope != "" && !declared {
+		return nil, fmt.Errorf("issuer: AppsScope %q is not declared", cfg.AppsScope)
+	}
 	if err := CheckLoginMethods(cfg.Methods); err != nil {
 		return nil, fmt.Errorf("issuer: %w", err)
 	}
@@ -140,6 +143,12 @@ func (s *Server) routes() *http.ServeMux {
 	handle(accountPath, s.handleAccount, post)
 	handle("/oauth/logout", s.handleLogout, post)
 	handle(appsPath, s.handleApps, get, post)
+	if s.cfg.AppsScope != "" {
+		del := http.MethodDelete
+		handle(appsAPIPath, withCORS(s.handleAppsAPI, get, del), get, del, http.MethodOptions)
+		handle(appsAPIPath+"/{id}", withCORS(s.handleAppAPI, del), del, http.MethodOptions)
+		handle(appsAPIPath+"/{id}/drop", withCORS(s.handleDropAPI, post), post, http.MethodOptions)
+	}
 	handle("/oauth/token", withCORS(s.handleToken, post), post, http.MethodOptions)
 	handle("/oauth/revoke", withCORS(s.handleRevoke, post), post, http.MethodOptions)
 	if s.offers(grantDeviceCode) {
