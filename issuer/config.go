@@ -124,6 +124,9 @@ type Config struct {
 	// email, ID tokens, UserInfo, and logout that a client asks for. OpenID
 	// Connect Core.
 	OpenID bool
+	// Routes returns what the rules of a resource open, for the consent page. nil:
+	// the page does not say.
+	Routes func(resource string) []Route
 	// Store keeps codes, sessions, logins and users. Required.
 	Store Store
 	// Keys signs access tokens. Required.

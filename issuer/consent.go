@@ -52,7 +52,7 @@ func (s *Server) continueConsent(w http.ResponseWriter, r *http.Request, req *Au
 	case c.full:
 		s.showLimit(w, r, req, client, login, sessions)
 	default:
-		s.showConsent(w, r, req, client, login, c)
+		s.showConsent(w, r, req, client, login, c, "")
 	}
 }
 
@@ -128,7 +128,10 @@ type consentForm struct {
 	SignOut, SignOutToken  string
 	Limit                  string
 	Target                 redirectTarget
-	Asked, Held            []string // in the declared words
+	Problem                string
+	Apps                   string // address of the page of connected apps
+	Asked                  []scopeLine
+	Held                   []string // in the declared words
 	News, Caution, Changed bool
 	SignIn                 bool   // it asks who the user is, and for nothing else
 	Unnamed                bool   // it may go where a rule names no scope, and that is all of the API
@@ -143,7 +146,7 @@ type sessionLine struct {
 	Since, Used moment
 }
 
-func (s *Server) showConsent(w http.ResponseWriter, r *http.Request, req *AuthorizationRequest, client *Client, login signedIn, c consideration) {
+func (s *Server) showConsent(w http.ResponseWriter, r *http.Request, req *AuthorizationRequest, client *Client, login signedIn, c consideration, problem string) {
 	held := c.held
 	if len(c.asked) == 0 {
 		held = c.requested // what is confirmed, not all there is
@@ -153,7 +156,8 @@ func (s *Server) showConsent(w http.ResponseWriter, r *http.Request, req *Author
 		SignIn:  identity && req.Resource == s.userInfoResource(),
 		Unnamed: identity && req.Resource != s.userInfoResource(),
 		Target:  c.target,
-		Asked:   s.inWords(s.words(r), c.asked),
+		Problem: problem,
+		Asked:   s.askedLines(s.words(r), req, c),
 		Held:    s.inWords(s.words(r), held),
 		News:    !c.known,
 		Caution: c.target.Kind != targetSite,
@@ -184,7 +188,7 @@ func (s *Server) writeConsent(w http.ResponseWriter, r *http.Request, page pageN
 		return
 	}
 	form.Host, form.Unverified = whoVouches(client)
-	form.Client, form.User = displayName(client), login.Name
+	form.Client, form.User, form.Apps = displayName(client), login.Name, s.pageAddress(r, appsPath, nil)
 	form.Action, form.Request = s.endpoint(consentPath), sealed
 	form.Token = formToken(login.cookie, consentPurpose, req.ID)
 	form.SignOut, form.SignOutToken = s.endpoint(logoutPath), formToken(login.cookie, logoutPurpose, "")
@@ -202,9 +206,10 @@ func (s *Server) inWords(words *words, scopes oauth.ScopeSet) []string {
 	return descriptions
 }
 
-// decideConsent answers POST /oauth/consent {request, csrf, decision or end}.
-// Client, scopes, redirect and user are those of the sealed request and the
-// login; fields that claim others are not read. SECURITY-CASES A-25.
+// decideConsent answers POST /oauth/consent {request, csrf, decision or end, and
+// the optional scopes that are left in}. Client, scopes, redirect and user are
+// those of the sealed request and the login, scopes less what the user leaves
+// out; fields that claim others are not read. SECURITY-CASES A-25.
 func (s *Server) decideConsent(w http.ResponseWriter, r *http.Request) {
 	// 1. Our form, this browser, the login that the page was shown to.
 	form, ok := s.readPageForm(w, r)
@@ -236,7 +241,7 @@ func (s *Server) decideConsent(w http.ResponseWriter, r *http.Request) {
 	case form.Has("end"):
 		s.endSession(w, r, login, form.Get("end"), form.Get("request"))
 	case form.Get("decision") == "allow":
-		s.allow(w, r, req, client, login)
+		s.allow(w, r, req, client, login, form)
 	case form.Get("decision") == "deny" && req.UserCode != "":
 		s.decideDevice(w, r, req, login, false)
 	case form.Get("decision") == "deny":
@@ -249,7 +254,7 @@ func (s *Server) decideConsent(w http.ResponseWriter, r *http.Request) {
 
 // allow issues the code. The same form sent twice leads to the same code, as
 // long as the request is the same (PROTOCOL 6, trap 19).
-func (s *Server) allow(w http.ResponseWriter, r *http.Request, req *AuthorizationRequest, client *Client, login signedIn) {
+func (s *Server) allow(w http.ResponseWriter, r *http.Request, req *AuthorizationRequest, client *Client, login signedIn, form url.Values) {
 	if client.Revision != req.ClientRevision { // it changed while the user was looking
 		s.continueAuthorization(w, r, req, client)
 		return
@@ -259,7 +264,8 @@ func (s *Server) allow(w http.ResponseWriter, r *http.Request, req *Authorizatio
 		s.unavailablePage(w, r, "list sessions", err)
 		return
 	}
-	if s.considerConsent(req, client, sessions).full && !slices.ContainsFunc(sessions, func(session Session) bool {
+	c := s.considerConsent(req, client, sessions)
+	if c.full && !slices.ContainsFunc(sessions, func(session Session) bool {
 		// The last place may have gone to this very request, whose form comes
 		// a second time. If not, redemption refuses the code.
 		return session.ClientID == client.ID && session.RedirectURI == req.RedirectURI && session.CreatedAt.After(req.CreatedAt)
@@ -267,6 +273,12 @@ func (s *Server) allow(w http.ResponseWriter, r *http.Request, req *Authorizatio
 		s.showLimit(w, r, req, client, login, sessions)
 		return
 	}
+	granted := s.grantedScopes(req, c, form)
+	if len(granted) == 0 && len(req.Scopes) > 0 {
+		s.showConsent(w, r, req, client, login, c, s.words(r).text("consent.empty"))
+		return
+	}
+	req.Scopes = granted
 	if req.UserCode != "" {
 		s.decideDevice(w, r, req, login, true)
 		return

@@ -91,7 +91,7 @@ func (s *Server) showDevice(w http.ResponseWriter, r *http.Request, status int, 
 // browser, the device asks by itself. The same form sent twice decides once.
 func (s *Server) decideDevice(w http.ResponseWriter, r *http.Request, req *AuthorizationRequest, login signedIn, allow bool) {
 	err := s.cfg.Store.DecideDeviceCode(r.Context(), s.userCodeDigest(req.UserCode),
-		DeviceDecision{Allow: allow, UserID: login.UserID, LoginID: login.ID, LoginMethod: login.Method, AuthTime: login.AuthTime}, s.origin(r))
+		DeviceDecision{Allow: allow, Scopes: req.Scopes, UserID: login.UserID, LoginID: login.ID, LoginMethod: login.Method, AuthTime: login.AuthTime}, s.origin(r))
 	switch {
 	case errors.Is(err, ErrNotFound): // expired, or decided by somebody else
 		s.errorWords(w, r, http.StatusBadRequest, "device.late")

@@ -301,7 +301,7 @@ func (p *page) form(button string) (action string, values url.Values) {
 	}
 	values = url.Values{}
 	for n := range form.Descendants() {
-		if n.Type == html.ElementNode && n.Data == "input" {
+		if n.Type == html.ElementNode && n.Data == "input" && (attribute(n, "type") != "checkbox" || has(n, "checked")) {
 			values.Set(attribute(n, "name"), attribute(n, "value"))
 		}
 	}
@@ -496,3 +496,13 @@ func (s *pageStore) CreateAuthorizationCode(_ context.Context, code Authorizatio
 
 // pagePrompt is a prompt parameter.
 func pagePrompt(values ...string) []string { return values }
+
+// has reports whether the element has an attribute without a value.
+func has(n *html.Node, name string) bool {
+	for _, a := range n.Attr {
+		if a.Key == name {
+			return true
+		}
+	}
+	return false
+}

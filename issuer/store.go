@@ -356,6 +356,7 @@ type DeviceCode struct {
 // DeviceDecision is what a user said to it.
 type DeviceDecision struct {
 	Allow   bool
+	Scopes  oauth.ScopeSet // that are allowed, of those that were asked for
 	UserID  string
 	LoginID string // uuid of the login it was said under
 	// LoginMethod and AuthTime are those of the login.

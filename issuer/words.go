@@ -107,6 +107,9 @@ func (w *words) scope(scope oauth.Scope) string {
 	if scope.Description == "" {
 		return w.text("identity." + scope.Name)
 	}
+	if translated := scope.In[w.tag.String()]; translated != "" {
+		return translated
+	}
 	return scope.Description
 }
 

@@ -108,6 +108,12 @@ type Scope struct {
 	Description string
 	// Implies names declared scopes that this one includes.
 	Implies []string
+	// Optional lets users leave it out of what they allow.
+	Optional bool
+	// Link is an https URL where users read more; empty: none.
+	Link string
+	// In holds the description in other languages, by language tag.
+	In map[string]string
 }
 
 // Reserved names have a meaning of their own in scope rules and cannot be

@@ -61,13 +61,14 @@ func (s *Store) DecideDeviceCode(ctx context.Context, userCode issuer.Digest, d 
 		var decided bool
 		err := conn.QueryRow(ctx, s.db.sql(`
 			WITH decided AS (
-				UPDATE {s}.gpt_device_codes SET allowed = $2, user_id = $3, login_id = $4, auth_time = $5, login_method = $8, address = $6::text, agent = $9::text
-				WHERE user_code_hash = $1 AND expires_at > clock_timestamp() AND (allowed IS NULL OR (allowed = $2 AND user_id = $3))
+				UPDATE {s}.gpt_device_codes SET allowed = $2, user_id = $3, login_id = $4, auth_time = $5, login_method = $8, address = $6::text, agent = $9::text,
+					scopes = CASE WHEN $2 AND allowed IS NULL THEN $10 ELSE scopes END
+				WHERE user_code_hash = $1 AND expires_at > clock_timestamp() AND ((allowed IS NULL AND $10 <@ scopes) OR (allowed = $2 AND user_id = $3))
 				RETURNING user_id, client_id),
 			event AS (
 				INSERT INTO {s}.gpt_oauth_events (event_type, user_id, client_id, ip_address, request_id)
 				SELECT CASE WHEN $2 THEN 'gpt.oauth.device_allowed' ELSE 'gpt.oauth.device_denied' END, user_id, client_id, $6::text, $7::text FROM decided)
-			SELECT true FROM decided`), userCode[:], d.Allow, d.UserID, d.LoginID, d.AuthTime, address(origin), requestID(origin), orNull(d.LoginMethod), orNull(origin.Agent)).Scan(&decided)
+			SELECT true FROM decided`), userCode[:], d.Allow, d.UserID, d.LoginID, d.AuthTime, address(origin), requestID(origin), orNull(d.LoginMethod), orNull(origin.Agent), scopeArray(d.Scopes)).Scan(&decided)
 		if hasCode(err, "23503") { // the login ended
 			return issuer.ErrNotFound
 		}

@@ -120,6 +120,9 @@ type Page struct {
 	root    *html.Node
 }
 
+// Browser is the one that shows the page.
+func (p *Page) Browser() *Browser { return p.browser }
+
 // Location is where the answer sends the browser; empty: nowhere.
 func (p *Page) Location() string { return p.Header.Get("Location") }
 
@@ -226,7 +229,7 @@ func (p *Page) Form(button string) (action string, form url.Values) {
 	}
 	form = url.Values{}
 	for n := range parent.Descendants() {
-		if n.Type == html.ElementNode && n.Data == "input" {
+		if n.Type == html.ElementNode && n.Data == "input" && (attribute(n, "type") != "checkbox" || has(n, "checked")) {
 			form.Set(attribute(n, "name"), attribute(n, "value"))
 		}
 	}
@@ -294,4 +297,14 @@ func attribute(n *html.Node, name string) string {
 		}
 	}
 	return ""
+}
+
+// has reports whether the element has an attribute without a value.
+func has(n *html.Node, name string) bool {
+	for _, a := range n.Attr {
+		if a.Key == name {
+			return true
+		}
+	}
+	return false
 }
