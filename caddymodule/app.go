@@ -51,6 +51,7 @@ type App struct {
 	issuer    string // Settings.Issuer, resolved
 	issuerURL *url.URL
 	catalog   *oauth.Catalog
+	look      *issuer.Look
 	clients   map[string]*issuer.Client
 	register  *issuer.Registration // nil: clients cannot
 	policies  issuer.ClientPolicies
@@ -93,7 +94,7 @@ func (*App) CaddyModule() caddy.ModuleInfo {
 func (a *App) Provision(ctx caddy.Context) error {
 	a.ctx, a.logger, a.started = ctx, ctx.Logger(), make(chan struct{})
 	for _, step := range []func() error{
-		a.provisionIssuer, a.provisionScopes, a.provisionClients, a.provisionPolicies, a.provisionRegistration, a.provisionLifetimes,
+		a.provisionIssuer, a.provisionScopes, a.provisionLook, a.provisionClients, a.provisionPolicies, a.provisionRegistration, a.provisionLifetimes,
 		a.provisionPostgres, a.provisionSecrets, a.provisionSigningKeys, a.provisionLogins, a.provisionTokens,
 	} {
 		if err := step(); err != nil {
@@ -126,7 +127,7 @@ func (a *App) provisionScopes() (err error) {
 	}
 	scopes := make([]oauth.Scope, len(a.Scopes))
 	for i, s := range a.Scopes {
-		scopes[i] = oauth.Scope{Name: s.Name, Description: s.Description, Implies: s.Implies}
+		scopes[i] = oauth.Scope{Name: s.Name, Description: s.Description, Implies: s.Implies, Optional: s.Optional, Link: s.Link, In: s.In}
 		// Checked one by one first, so that the error can name the line.
 		alone := scopes[i]
 		alone.Implies = nil

@@ -27,8 +27,13 @@ import (
 //
 //		scope         <name> <description> {
 //			implies   <name...>
+//			optional
+//			link      <url>
+//			in        <language> <description>    # again for each
 //		}
 //		scopes_from   <file>                      # an OpenAPI document; again for each
+//		apps_scope    <name>
+//		theme         { ... }                     # see parseTheme
 //		client        <client_id> {
 //			name          <text>
 //			secret        <secret>                # again while it is being replaced
@@ -96,6 +101,8 @@ func parseGlobalOption(d *caddyfile.Dispenser, existing any) (any, error) {
 		"key_rotation_interval": once(period(&s.KeyRotationInterval)),
 		"scope":                 many(s.parseScope),
 		"scopes_from":           many(appendText(&s.ScopesFrom)),
+		"apps_scope":            once(text(&s.AppsScope)),
+		"theme":                 once(s.parseTheme),
 		"client":                many(s.parseClient),
 		"openid":                once(flag(&s.OpenID)),
 		"registration":          once(s.parseRegistration),
@@ -180,7 +187,10 @@ func unlessEmbedded(p *PostgresSettings, parse func(*caddyfile.Dispenser) error)
 // parseScope reads
 //
 //	scope <name> <description> {
-//		implies <name...>
+//		implies  <name...>
+//		optional
+//		link     <url>
+//		in       <language> <description>
 //	}
 func (s *Settings) parseScope(d *caddyfile.Dispenser) error {
 	scope := ScopeSettings{Source: source(d)}
@@ -191,7 +201,10 @@ func (s *Settings) parseScope(d *caddyfile.Dispenser) error {
 		return d.Errf("scope %s is already declared, at %s", scope.Name, s.Scopes[i].Source)
 	}
 	if err := parseBlock(d, map[string]word{
-		"implies": many(texts(&scope.Implies)),
+		"implies":  many(texts(&scope.Implies)),
+		"optional": once(flag(&scope.Optional)),
+		"link":     once(text(&scope.Link)),
+		"in":       many(parseTranslation(&scope.In)),
 	}); err != nil {
 		return err
 	}

@@ -46,6 +46,14 @@ type Settings struct {
 	// as it is there. Placeholders. Default: none.
 	ScopesFrom []string `json:"scopes_from,omitempty"`
 
+	// AppsScope is the declared scope by which a client may list and end what its
+	// user has connected, at /oauth/api/apps. Only a client that names it among its
+	// own scopes can ask for it. Default: there is no such list for clients.
+	AppsScope string `json:"apps_scope,omitempty"`
+
+	// Theme is what the pages look like. Default: as they are.
+	Theme *ThemeSettings `json:"theme,omitempty"`
+
 	// Clients are the pre-registered clients. Default: none.
 	Clients []ClientSettings `json:"clients,omitempty"`
 
@@ -147,6 +155,13 @@ type ScopeSettings struct {
 	Description string `json:"description"`
 	// Implies names other declared scopes that this one includes. Default: none.
 	Implies []string `json:"implies,omitempty"`
+	// Optional lets users leave the scope out of what they allow. Default: false.
+	Optional bool `json:"optional,omitempty"`
+	// Link is an https URL where users read more. Default: none.
+	Link string `json:"link,omitempty"`
+	// In holds the description in other languages, by language tag. Default:
+	// Description in all of them.
+	In map[string]string `json:"in,omitempty"`
 	// Source is where the scope was declared, such as "Caddyfile:12"; errors
 	// name it.
 	Source string `json:"source,omitempty"`

@@ -14,7 +14,6 @@ import (
 
 	"github.com/caddy-scope/caddy-scope/dpop"
 	"github.com/caddy-scope/caddy-scope/issuer"
-	"github.com/caddy-scope/caddy-scope/oauth"
 	"github.com/caddy-scope/caddy-scope/postgres"
 	"github.com/caddy-scope/caddy-scope/validator"
 )
@@ -77,6 +76,9 @@ func (a *App) issuerConfig(rt *runtime) (issuer.Config, error) {
 		Registration:    a.register,
 		Policies:        a.policies,
 		Resources:       a.protectedResources,
+		Routes:          a.routesOf,
+		AppsScope:       a.AppsScope,
+		Look:            a.look,
 		OpenID:          a.OpenID,
 		Store:           rt.store,
 		Keys:            rt.keys,
@@ -125,34 +127,6 @@ func (a *App) grants() []string {
 		}
 	}
 	return on
-}
-
-// protectedResources lists the resources of all gates, each once.
-func (a *App) protectedResources() []issuer.ProtectedResource {
-	if a.survey == nil {
-		return nil
-	}
-	var resources []issuer.ProtectedResource
-	for _, s := range a.survey.gates {
-		identifier, err := a.resourceIdentifier(s.gate)
-		if err != nil { // refused by Provision
-			continue
-		}
-		var scopes oauth.ScopeSet
-		for _, rule := range s.gate.Rules {
-			scopes = scopes.Union(oauth.NewScopeSet(rule.Scopes...))
-		}
-		for _, tool := range s.gate.Tools {
-			scopes = scopes.Union(oauth.NewScopeSet(tool.Scopes...))
-		}
-		i := slices.IndexFunc(resources, func(r issuer.ProtectedResource) bool { return r.Identifier == identifier })
-		if i < 0 {
-			resources = append(resources, issuer.ProtectedResource{Identifier: identifier, Scopes: scopes})
-			continue
-		}
-		resources[i].Scopes = resources[i].Scopes.Union(scopes)
-	}
-	return resources
 }
 
 // clientAddress is the caller's address by the owner's trusted_proxies, which

@@ -22,6 +22,8 @@ import (
 type routeSurvey struct {
 	gates   []*step
 	servers []*step
+
+	resources []*surveyedResource
 }
 
 // stepKind is what a request can meet on its way.
@@ -87,6 +89,7 @@ func (a *App) surveyServers(http *caddyhttp.App) (*routeSurvey, error) {
 			}
 		}
 	}
+	a.collectResources(survey)
 	return survey, a.checkResources(survey)
 }
 

@@ -243,7 +243,7 @@ func (s *Server) decideConsent(w http.ResponseWriter, r *http.Request) {
 	case form.Get("decision") == "allow":
 		s.allow(w, r, req, client, login, form)
 	case form.Get("decision") == "deny" && req.UserCode != "":
-		s.decideDevice(w, r, req, login, false)
+		s.decideDevice(w, r, req, client, login, false)
 	case form.Get("decision") == "deny":
 		s.audit(r, "consent denied", zap.String("user_id", login.UserID), zap.String("client_id", client.ID))
 		s.redirectError(w, r, req, &oauth.Error{Code: oauth.CodeAccessDenied, Description: "The user denied the request."})
@@ -280,7 +280,7 @@ func (s *Server) allow(w http.ResponseWriter, r *http.Request, req *Authorizatio
 	}
 	req.Scopes = granted
 	if req.UserCode != "" {
-		s.decideDevice(w, r, req, login, true)
+		s.decideDevice(w, r, req, client, login, true)
 		return
 	}
 	if client.SelfRegistered() {

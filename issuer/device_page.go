@@ -25,6 +25,14 @@ const (
 // deviceForm is what the page shows.
 type deviceForm struct {
 	Action, Code, Problem string
+	Reference             string // finds the log line
+}
+
+// connectedView is what the page shows that ends an approval.
+type connectedView struct {
+	Client          string
+	Scopes          []string // in words
+	Apps, Reference string
 }
 
 // handleDevice answers GET and POST /oauth/device. GET shows the form, filled
@@ -78,18 +86,19 @@ func (s *Server) handleDevice(w http.ResponseWriter, r *http.Request) {
 	// 3. The person, and what is asked: as for any authorization.
 	s.continueAuthorization(w, r, &AuthorizationRequest{
 		ID: uuid.NewString(), ClientID: client.ID, UserCode: code, Scopes: device.Scopes, Resource: device.Resource,
-		CreatedAt: s.cfg.Now(), BrowserDigest: s.browserDigest(w, r),
+		CreatedAt: s.cfg.Now(), BrowserDigest: s.browserDigest(w, r), UILocales: uiLocalesOf(r),
 	}, client)
 }
 
 func (s *Server) showDevice(w http.ResponseWriter, r *http.Request, status int, form deviceForm) {
-	form.Action = s.endpoint(devicePath)
+	form.Action, form.Reference = s.pageAddress(r, devicePath, nil), s.requestID(r)
+	s.audit(r, "device page shown", zap.Int("status", status), zap.Bool("problem", form.Problem != ""))
 	s.writePage(w, r, status, devicePage, form)
 }
 
 // decideDevice ends the consent page of a device: there is nowhere to send the
 // browser, the device asks by itself. The same form sent twice decides once.
-func (s *Server) decideDevice(w http.ResponseWriter, r *http.Request, req *AuthorizationRequest, login signedIn, allow bool) {
+func (s *Server) decideDevice(w http.ResponseWriter, r *http.Request, req *AuthorizationRequest, client *Client, login signedIn, allow bool) {
 	err := s.cfg.Store.DecideDeviceCode(r.Context(), s.userCodeDigest(req.UserCode),
 		DeviceDecision{Allow: allow, Scopes: req.Scopes, UserID: login.UserID, LoginID: login.ID, LoginMethod: login.Method, AuthTime: login.AuthTime}, s.origin(r))
 	switch {
@@ -100,10 +109,16 @@ func (s *Server) decideDevice(w http.ResponseWriter, r *http.Request, req *Autho
 		s.unavailablePage(w, r, "decide device code", err)
 		return
 	}
-	key := "device.denied"
-	if allow {
-		key = "device.allowed"
-	}
 	s.audit(r, "device authorization decided", zap.String("user_id", login.UserID), zap.String("client_id", req.ClientID), zap.Bool("allowed", allow))
-	s.showMessage(w, r, key)
+	words := s.words(r)
+	if !allow {
+		s.writePage(w, r, http.StatusOK, messagePage, message{
+			Title: words.text("device.denied.title"), Explanation: words.text("device.denied.explanation"), Reference: s.requestID(r),
+		})
+		return
+	}
+	s.writePage(w, r, http.StatusOK, connectedPage, connectedView{
+		Client: displayName(client), Scopes: s.inWords(words, s.cfg.Catalog.Expand(req.Scopes)),
+		Apps: s.pageAddress(r, appsPath, nil), Reference: s.requestID(r),
+	})
 }

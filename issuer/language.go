@@ -95,7 +95,7 @@ func readLanguages(owners fs.FS, first string) (languages, error) {
 	}
 	i := slices.IndexFunc(all, func(w *words) bool { return w.tag.String() == first })
 	if i < 0 {
-		return languages{}, fmt.Errorf("language %q: there is no %s.json; there are %s", first, first, strings.Join(newLanguages(all).tags(), ", "))
+		return languages{}, fmt.Errorf("the pages do not speak %q; they speak %s", first, strings.Join(newLanguages(all).tags(), ", "))
 	}
 	preferred := all[i]
 	return newLanguages(slices.Insert(slices.Delete(all, i, i+1), 0, preferred)), nil

@@ -4,10 +4,13 @@ import (
 	"crypto/sha256"
 	"embed"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"html/template"
 	"io"
 	"io/fs"
+	"slices"
+	"strings"
 	"sync"
 )
 
@@ -23,79 +26,175 @@ const (
 	devicePage     pageName = "device.html"
 	accountPage    pageName = "account.html"
 	endSessionPage pageName = "end_session.html"
+	connectedPage  pageName = "connected.html"
 	appsPage       pageName = "apps.html"
 )
 
-var pageNames = []pageName{signInPage, consentPage, limitPage, messagePage, refusedPage, devicePage, accountPage, endSessionPage, appsPage}
+var pageNames = []pageName{signInPage, consentPage, limitPage, messagePage, refusedPage, devicePage, accountPage, endSessionPage, connectedPage, appsPage}
+
+// What all pages share.
+const (
+	layoutFile = "layout.html"
+	partsFile  = "parts.html"
+	styleFile  = "style.css"
+)
 
 // pageFiles are the pages as they are where nobody has changed them: templates,
 // one style sheet, and the words of each language. They are plain HTML without
 // script.
-var pageFiles = sub(embedded, "pages")
+var pageFiles = below(embedded, "pages")
 
 //go:embed pages
 var embedded embed.FS
 
-func sub(files embed.FS, dir string) fs.FS {
-	below, err := fs.Sub(files, dir)
+func below(files fs.FS, dir string) fs.FS {
+	sub, err := fs.Sub(files, dir)
 	if err != nil {
 		panic(err) // dir is a valid path
 	}
-	return below
+	return sub
 }
+
+// PageFiles are the files that a folder of templates may replace, one by one.
+func PageFiles() fs.FS { return pageFiles }
 
 // Look is what the pages look like and which languages they speak. Safe for
 // concurrent use.
 type Look struct {
 	languages
-	templates []map[pageName]*template.Template // by language
-	style     string
-	policy    string
+	name           string                            // empty: the issuer's host
+	logo, logoDark *Logo                             // nil: none
+	templates      []map[pageName]*template.Template // by language
+	style          string
+	policy         string
 }
 
-// LookConfig makes a Look.
+// LookConfig makes a Look. The zero value is ours.
 type LookConfig struct {
+	// Name is what pages call the service. Empty: the issuer's host.
+	Name string
+	// Logo stands in place of the name; LogoDark where the user prefers dark
+	// colors. nil: none, and Logo.
+	Logo, LogoDark *Logo
+	// Light and Dark are colors. Empty: ours, and Light's action made lighter.
+	Light, Dark Colors
+	// Templates holds files that replace ours, and catalogues of words. nil: none.
+	Templates fs.FS
 	// Language is that of browsers that ask for none of ours. Empty: en.
 	Language string
 }
 
 // defaultLook is the look where nothing is configured.
 var defaultLook = sync.OnceValue(func() *Look {
-	look, err := NewLook(LookConfig{})
+	look, err := readLook(LookConfig{})
 	if err != nil {
 		panic(err) // our own files; tests read them
 	}
 	return look
 })
 
-// NewLook reads the pages.
+// NewLook reads the pages. What a template must not lack, such as the field that
+// tells our form from a stranger's, is looked for here, and not missed by a
+// user; the error names the file.
 func NewLook(cfg LookConfig) (*Look, error) {
-	l := &Look{}
-	var err error
-	if l.languages, err = readLanguages(nil, cfg.Language); err != nil {
+	look, err := readLook(cfg)
+	if err == nil && cfg.Templates != nil {
+		err = look.checkTemplates()
+	}
+	if err != nil {
 		return nil, err
 	}
-	if l.style, err = readFile("style.css"); err != nil {
+	return look, nil
+}
+
+func readLook(cfg LookConfig) (*Look, error) {
+	l := &Look{name: cleanText(cfg.Name), logo: cfg.Logo, logoDark: cfg.LogoDark}
+	files := pageSource{cfg.Templates}
+	if err := files.check(); err != nil {
 		return nil, err
+	}
+	var err error
+	if l.languages, err = readLanguages(cfg.Templates, cfg.Language); err != nil {
+		return nil, err
+	}
+	theme, err := themeCSS(cfg.Light, cfg.Dark)
+	if err != nil {
+		return nil, err
+	}
+	if l.style, err = files.read(styleFile); err != nil {
+		return nil, err
+	}
+	l.style += theme
+	if strings.Contains(strings.ToLower(l.style), "</style") {
+		return nil, fmt.Errorf("%s: holds the end of a style element", styleFile)
 	}
 	l.policy = contentSecurityPolicy(l.style)
 	for _, words := range l.all {
-		l.templates = append(l.templates, map[pageName]*template.Template{})
-		for _, page := range pageNames {
-			parsed, err := template.New(string(page)).Funcs(template.FuncMap{"text": words.text, "mark": words.mark}).
-				ParseFS(pageFiles, "layout.html", "parts.html", string(page))
-			if err != nil {
-				return nil, fmt.Errorf("%s: %w", page, err)
-			}
-			l.templates[len(l.templates)-1][page] = parsed
+		pages, err := files.parse(words)
+		if err != nil {
+			return nil, err
 		}
+		l.templates = append(l.templates, pages)
 	}
 	return l, nil
 }
 
-func readFile(name string) (string, error) {
+// Speaks reports whether the pages are in the language of this tag.
+func (l *Look) Speaks(tag string) bool { return slices.Contains(l.tags(), tag) }
+
+// pageSource reads files of the owner's folder, or ours in their place.
+type pageSource struct{ owners fs.FS }
+
+func (s pageSource) read(name string) (string, error) {
+	if s.owners != nil {
+		data, err := fs.ReadFile(s.owners, name)
+		if !errors.Is(err, fs.ErrNotExist) {
+			return string(data), err
+		}
+	}
 	data, err := fs.ReadFile(pageFiles, name)
 	return string(data), err
+}
+
+// check refuses templates that no page uses: most likely a name was misspelt.
+func (s pageSource) check() error {
+	if s.owners == nil {
+		return nil
+	}
+	files, err := fs.ReadDir(s.owners, ".")
+	if err != nil {
+		return err
+	}
+	used := []string{layoutFile, partsFile, styleFile}
+	for _, page := range pageNames {
+		used = append(used, string(page))
+	}
+	for _, file := range files {
+		name := file.Name()
+		if (strings.HasSuffix(name, ".html") || strings.HasSuffix(name, ".css")) && !slices.Contains(used, name) {
+			slices.Sort(used)
+			return fmt.Errorf("%s: no page uses it; there are %s, and catalogues of words such as de.json", name, strings.Join(used, ", "))
+		}
+	}
+	return nil
+}
+
+func (s pageSource) parse(words *words) (map[pageName]*template.Template, error) {
+	pages := map[pageName]*template.Template{}
+	for _, page := range pageNames {
+		parsed := template.New("").Funcs(template.FuncMap{"text": words.text, "mark": words.mark})
+		for _, file := range []string{layoutFile, partsFile, string(page)} {
+			text, err := s.read(file)
+			if err != nil {
+				return nil, err
+			}
+			if _, err := parsed.New(file).Parse(text); err != nil {
+				return nil, err // names the file
+			}
+		}
+		pages[page] = parsed
+	}
+	return pages, nil
 }
 
 // contentSecurityPolicy allows our style sheet by its hash and nothing else.
@@ -108,13 +207,25 @@ func contentSecurityPolicy(style string) string {
 		"'; img-src data:; base-uri 'none'; frame-ancestors 'none'"
 }
 
-// render writes a page in the language at this place.
-func (l *Look) render(to io.Writer, page pageName, language int, site string, data any) error {
+// layoutView is what layout.html shows.
+type layoutView struct {
+	Language, Direction string
+	Site                string
+	Logo                template.URL
+	LogoDark            template.Srcset
+	Style               template.CSS
+	Page                any
+}
+
+// render writes a page in the language at this place, for a server on this host.
+func (l *Look) render(to io.Writer, page pageName, language int, host string, data any) error {
 	words := l.all[language]
-	return l.templates[language][page].ExecuteTemplate(to, "layout", struct {
-		Language, Direction string
-		Site                string
-		Style               template.CSS
-		Page                any
-	}{words.tag.String(), words.direction(), site, template.CSS(l.style), data})
+	view := layoutView{
+		Language: words.tag.String(), Direction: words.direction(), Site: l.name,
+		Logo: l.logo.source(), LogoDark: l.logoDark.sourceSet(), Style: template.CSS(l.style), Page: data,
+	}
+	if view.Site == "" {
+		view.Site = host
+	}
+	return l.templates[language][page].ExecuteTemplate(to, "layout", view)
 }

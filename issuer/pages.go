@@ -27,7 +27,7 @@ func (s *Server) pageHeaders(h http.Header) {
 func (s *Server) writePage(w http.ResponseWriter, r *http.Request, status int, page pageName, data any) {
 	var body bytes.Buffer
 	language := s.language(r)
-	err := s.pages.render(&body, page, language, s.site, data)
+	err := s.pages.render(&body, page, language, s.host, data)
 	s.pageHeaders(w.Header())
 	if err != nil {
 		s.logPageError(r, fmt.Errorf("render page: %w", err))

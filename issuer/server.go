@@ -20,7 +20,7 @@ type Server struct {
 	cfg            Config
 	mux            *http.ServeMux
 	pages          *Look
-	site           string // what pages call us
+	host           string // of the issuer
 	password       *passwordLogin
 	clientFailures *throttle // of client authentication
 	proofs         *dpop.Verifier
@@ -74,7 +74,7 @@ func New(cfg Config) (*Server, error) {
 	s := &Server{
 		cfg:            cfg,
 		pages:          cfg.Look,
-		site:           hostOf(cfg.Issuer),
+		host:           hostOf(cfg.Issuer),
 		password:       newPasswordLogin(cfg.Now),
 		clientFailures: newThrottle(clientFailureLimit, clientFailureWindow, clientFailureKeys, cfg.Now),
 		proofs:         &dpop.Verifier{Nonces: cfg.Secrets.Nonces(cfg.Now), Store: cfg.Store, Now: cfg.Now},

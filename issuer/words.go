@@ -176,7 +176,23 @@ func (c catalogue) check(tag language.Tag, english catalogue) error {
 			wrong = append(wrong, fmt.Errorf("%q is no phrase of the pages", key))
 		}
 	}
-	return errors.Join(wrong...)
+	return someOf(slices.DeleteFunc(wrong, func(err error) bool { return err == nil }))
+}
+
+// someOf keeps a message to one line.
+func someOf(all []error) error {
+	const most = 5
+	var texts []string
+	for _, err := range all[:min(len(all), most)] {
+		texts = append(texts, err.Error())
+	}
+	if more := len(all) - most; more > 0 {
+		texts = append(texts, fmt.Sprintf("and %d more", more))
+	}
+	if len(texts) == 0 {
+		return nil
+	}
+	return errors.New(strings.Join(texts, "; "))
 }
 
 func sortedKeys(c catalogue) []string {

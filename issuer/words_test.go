@@ -35,7 +35,7 @@ func TestEveryWordIsUsedAndExists(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, name := range templates {
-		text, err := readFile(name)
+		text, err := pageSource{}.read(name)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -1,0 +1,56 @@
+package issuer
+
+// pageSample is a page with data of which every part can be told from the rest:
+// what stands in the page of ours must stand in the owner's.
+type pageSample struct {
+	page pageName
+	data any
+}
+
+// pageSamples show every part of every page.
+func pageSamples() []pageSample {
+	moment := moment{"sample-moment", "2026-01-02T03:04:05Z"}
+	target := redirectTarget{targetSite, "sample-target"}
+	place := placeView{"sample-address", "sample-agent"}
+	session := sessionLine{ID: "sample-session", Client: "sample-other", Since: moment, Used: moment}
+	consent := consentForm{
+		Client: "sample-client", User: "sample-user", Action: "/sample", Request: "sample-request", Token: "sample-token",
+		SignOut: "/sample/out", SignOutToken: "sample-sign", Target: target, Problem: "sample-problem", Apps: "/sample-apps",
+		Asked: []scopeLine{
+			{Words: "sample-scope", Includes: []string{"sample-included"}, Link: "https://sample-link/", Routes: []Route{{Name: "sample-route"}, {Name: "sample-tool", Tool: true}}, More: 2},
+			{Words: "sample-choice", Field: "scope.sample"},
+		},
+		Held: []string{"sample-held"}, News: true, Caution: true, Changed: true, Host: "sample-host",
+		Limit: "sample-limit", Sessions: []sessionLine{session},
+	}
+	again := consent
+	again.Asked, again.News, again.Host, again.Unverified = nil, false, "", true
+	device := consent
+	device.Target = redirectTarget{targetDevice, "sample-code"}
+	form := signIn{
+		Client: "sample-client", Action: "/sample", Request: "sample-request", Email: "sample-email", Problem: "sample-problem", Password: true,
+		Methods: []signInMethod{{"/sample/method", "sample-method"}},
+	}
+	elsewhere := form
+	elsewhere.Password, elsewhere.Again = false, true
+	apps := appsView{
+		User: "sample-user", Action: "/sample", Token: "sample-token", SignOut: "/sample/out", SignOutToken: "sample-sign",
+		Notice: "sample-notice", First: "/sample-first", Next: "/sample-next",
+		Apps: []appView{
+			{ID: "sample-session", Client: "sample-client", Host: "sample-host", Since: moment, Used: moment, Consent: place, Fetched: place,
+				Scopes: []appScope{{Words: "sample-scope", Calls: "sample-calls"}, {Words: "sample-unused", Unused: true}}, Unused: "sample-names"},
+			{ID: "sample-second", Client: "sample-other", Target: target, Since: moment, Used: moment, Scopes: []appScope{{Words: "sample-more"}}, Counted: "sample-counted"},
+		},
+	}
+	return []pageSample{
+		{signInPage, form}, {signInPage, elsewhere},
+		{consentPage, consent}, {consentPage, again}, {consentPage, device}, {limitPage, consent},
+		{messagePage, message{Title: "sample-title", Explanation: "sample-explanation", Advice: "sample-advice", Reference: "sample-reference", Back: "https://sample-back/", BackTo: "sample-target"}},
+		{refusedPage, refusal{Client: "sample-client", Explanation: "sample-explanation", Reference: "sample-reference", Target: target, Back: "https://sample-back/"}},
+		{devicePage, deviceForm{Action: "/sample", Code: "sample-code", Problem: "sample-problem", Reference: "sample-reference"}},
+		{connectedPage, connectedView{Client: "sample-client", Scopes: []string{"sample-scope"}, Apps: "/sample-apps", Reference: "sample-reference"}},
+		{accountPage, accountForm{Client: "sample-client", User: "sample-user", Action: "/sample", Request: "sample-request", Token: "sample-token"}},
+		{endSessionPage, endSessionForm{Client: "sample-client", User: "sample-user", Action: "/sample", Request: "sample-request", Token: "sample-token"}},
+		{appsPage, apps}, {appsPage, appsView{User: "sample-user", SignOut: "/sample/out", SignOutToken: "sample-sign"}},
+	}
+}
