@@ -124,7 +124,7 @@ func TestNoReaderFindsAnotherTool(t *testing.T) {
 	client := oauth2.NewClient(context.Background(), robot.TokenSource(t.Context()))
 
 	seed := rand.Uint64()
-	bodies := mutants(rand.New(rand.NewPCG(seed, 0)), 4000)
+	bodies := mutants(rand.New(rand.NewPCG(seed, 0)), 2500)
 	for _, body := range slices.Concat(validatortest.HostileBodies("search_jobs", "post_job"), validatortest.HonestBodies("search_jobs")) {
 		bodies = append(bodies, []byte(body.Text))
 	}
