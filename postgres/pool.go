@@ -100,6 +100,14 @@ func Open(ctx context.Context, cfg Config) (*DB, error) {
 	}
 }
 
+const (
+	dialLimit = 2 * time.Second
+	// connectLimit bounds all that comes before a connection can be used, of one
+	// host: six answers, which a slow network brings late. No request waits for it
+	// so long; the pool goes on by itself, or it would never get a connection.
+	connectLimit = 5 * time.Second
+)
+
 func (db *DB) configure(pc *pgxpool.Config, cfg Config) {
 	pc.BeforeConnect = func(_ context.Context, cc *pgx.ConnConfig) error { db.prepare(cc); return nil }
 	pc.AfterConnect = db.planOnce
@@ -107,16 +115,12 @@ func (db *DB) configure(pc *pgxpool.Config, cfg Config) {
 	pc.PingTimeout = time.Second
 	pc.MaxConnIdleTime = 5 * time.Minute
 	cc := pc.ConnConfig
-	if cc.ConnectTimeout == 0 || cc.ConnectTimeout > 2*time.Second {
-		cc.ConnectTimeout = 2 * time.Second
+	if cc.ConnectTimeout == 0 || cc.ConnectTimeout > connectLimit {
+		cc.ConnectTimeout = connectLimit
 	}
-	if cc.ValidateConnect == nil {
-		// A gateway that found a standby would fail at its first write.
-		cc.ValidateConnect = pgconn.ValidateConnectTargetSessionAttrsReadWrite
-	}
-	dialer := &net.Dialer{Timeout: 2 * time.Second, Control: limitUnacked, KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 5 * time.Second, Interval: 2 * time.Second, Count: 3}}
+	cc.ValidateConnect = db.validate(cc.ValidateConnect)
+	dialer := &net.Dialer{Timeout: dialLimit, Control: limitUnacked, KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 5 * time.Second, Interval: 2 * time.Second, Count: 3}}
 	cc.DialFunc = dialer.DialContext
-	cc.AfterConnect = db.findPooler
 	cc.OnPgError = func(_ *pgconn.PgConn, err *pgconn.PgError) bool { return !brokenBy(err) }
 	cc.OnNotice = func(conn *pgconn.PgConn, notice *pgconn.Notice) {
 		if unreplicated(notice) {

@@ -82,10 +82,10 @@ func (v *SessionView) follow(ctx context.Context) (polled bool, err error) {
 }
 
 func (v *SessionView) connect(ctx context.Context) (*viewConn, error) {
-	ctx, cancel := context.WithTimeout(ctx, v.db.timeout)
-	defer cancel()
 	conn := &viewConn{}
 	config := v.db.pool.Config().ConnConfig
+	ctx, cancel := context.WithTimeout(ctx, connectLimit*time.Duration(len(config.Fallbacks)+1))
+	defer cancel()
 	v.db.prepare(config)
 	config.OnNotification = func(*pgconn.PgConn, *pgconn.Notification) { conn.woken = true }
 	var err error
