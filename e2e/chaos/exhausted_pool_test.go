@@ -29,7 +29,7 @@ func TestExhaustedPoolRefusesWhoWaits(t *testing.T) {
 	if answer := node.Get(t.Context(), "/jobs", token.Access); !answer.OK() {
 		t.Fatal(answer)
 	}
-	burst := pick(80, 400)
+	burst := pick(50, 400)
 	refreshAll(node, token.Refresh, burst) // so that the base has the client's connections too
 	base := node.Usage(t)
 

@@ -20,7 +20,14 @@ var (
 	results = flag.String("results", "", "a file to which every figure is added, a JSON object a line")
 )
 
-func TestMain(m *testing.M) { cluster.Main(m) }
+func TestMain(m *testing.M) {
+	flag.Parse()
+	if !*long {
+		// A short form waits most of its time.
+		_ = flag.Set("test.parallel", "4")
+	}
+	cluster.Main(m)
+}
 
 // pick returns what the form that runs needs.
 func pick[T any](shortForm, longForm T) T {

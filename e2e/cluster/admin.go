@@ -80,7 +80,7 @@ func (n *Node) Metrics(t testing.TB) map[string]float64 {
 type Usage struct {
 	Goroutines, Files, PostgresConnections int
 	Resident                               int64 // bytes
-	Heap                                   int64 // bytes in use after a collection
+	Heap                                   int64 // bytes reachable after a collection
 }
 
 func (u Usage) String() string {
@@ -98,7 +98,7 @@ func (n *Node) Usage(t testing.TB) Usage {
 	m := n.Metrics(t)
 	return Usage{
 		Goroutines: int(m["go_goroutines"]), Files: int(m["process_open_fds"]), PostgresConnections: n.Wire.Open(),
-		Resident: int64(m["process_resident_memory_bytes"]), Heap: int64(m["go_memstats_heap_inuse_bytes"]),
+		Resident: int64(m["process_resident_memory_bytes"]), Heap: int64(m["go_memstats_heap_alloc_bytes"]),
 	}
 }
 

@@ -5,12 +5,15 @@ package cluster
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"net/url"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -22,6 +25,9 @@ type Answer struct {
 	Sent   time.Time
 	Took   time.Duration
 	Err    error
+	// Dropped: it was sent on a kept connection that the server closed at the same
+	// moment. RFC 9112 section 9.3.1.
+	Dropped bool
 }
 
 // OK reports a 2xx.
@@ -128,11 +134,17 @@ func Post(ctx context.Context, e Endpoint, path string, form url.Values) Answer 
 }
 
 func do(client *http.Client, request *http.Request) (a Answer) {
+	var kept, answered bool
+	request = request.WithContext(httptrace.WithClientTrace(request.Context(), &httptrace.ClientTrace{
+		GotConn:              func(conn httptrace.GotConnInfo) { kept = conn.Reused },
+		GotFirstResponseByte: func() { answered = true },
+	}))
 	a.Sent = time.Now()
 	defer func() { a.Took = time.Since(a.Sent) }()
 	response, err := client.Do(request)
 	if err != nil {
 		a.Err = err
+		a.Dropped = kept && !answered && (errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE))
 		return a
 	}
 	defer func() { _ = response.Body.Close() }()

@@ -33,6 +33,8 @@ type Entry struct {
 	// RetryAfter is the header of that name.
 	RetryAfter string `json:"retry_after,omitempty"`
 	Failure    string `json:"failure,omitempty"`
+	// Dropped: see cluster.Answer.
+	Dropped bool `json:"dropped,omitempty"`
 
 	Code      string `json:"code,omitempty"`      // got, or redeemed
 	Session   string `json:"session,omitempty"`   // whose it is

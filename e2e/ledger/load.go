@@ -299,7 +299,7 @@ func (l *Load) record(e Entry, token cluster.Token, a cluster.Answer) Entry {
 	e.Returned = e.Sent + a.Took
 	e.Status, e.RetryAfter = a.Status, a.Header.Get("Retry-After")
 	if a.Err != nil {
-		e.Status, e.Failure = 0, a.Err.Error()
+		e.Status, e.Failure, e.Dropped = 0, a.Err.Error(), a.Dropped
 	}
 	if token.Session != "" {
 		e.Session, e.Refresh, e.Access = token.Session, token.Refresh, token.Access

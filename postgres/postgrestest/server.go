@@ -267,14 +267,19 @@ func (s *Server) Stop(t testing.TB) {
 }
 
 // Pause stops the postmaster and every backend where they are.
-func (s *Server) Pause() { s.signal(syscall.SIGSTOP) }
+func (s *Server) Pause() {
+	_ = s.process.Process.Signal(syscall.SIGSTOP) // first: it makes no more
+	for range 2 {                                 // one may have been on its way
+		for _, pid := range s.backends() {
+			_ = syscall.Kill(pid, syscall.SIGSTOP)
+		}
+	}
+}
 
 // Continue ends Pause.
-func (s *Server) Continue() { s.signal(syscall.SIGCONT) }
-
-func (s *Server) signal(signal syscall.Signal) {
+func (s *Server) Continue() {
 	for _, pid := range s.backends() {
-		_ = syscall.Kill(pid, signal)
+		_ = syscall.Kill(pid, syscall.SIGCONT)
 	}
 }
 
