@@ -31,7 +31,7 @@ func diffCommandOutput(t *testing.T, old, new string, args ...string) (string, e
 	return regexp.MustCompile(`\S+/(old|new)\.Caddyfile:`).ReplaceAllString(out, "$1:"), err
 }
 
-// TestDiffTellsWhatChanges: the changes an owner is afraid of.
+// RULE-04: TestDiffTellsWhatChanges: the changes an owner is afraid of.
 func TestDiffTellsWhatChanges(t *testing.T) {
 	t.Setenv("XDG_DATA_HOME", t.TempDir())
 	replace := func(pairs ...string) string { return strings.NewReplacer(pairs...).Replace(ruledConfig) }
@@ -119,7 +119,7 @@ func drawSites(t *rapid.T) string {
 		site("api.example.com", "") + site("two.example.com", second)
 }
 
-// TestDiffIsRightAboutEveryRequest: random configurations and requests; whoever
+// RULE-05: TestDiffIsRightAboutEveryRequest: random configurations and requests; whoever
 // passes under one of them and not under the other is in a change, and nobody
 // else is. Both rehearsed configurations are asked with every set of scopes.
 func TestDiffIsRightAboutEveryRequest(t *testing.T) {

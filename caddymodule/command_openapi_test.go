@@ -12,7 +12,7 @@ import (
 	"pgregory.net/rapid"
 )
 
-// TestDocumentIsCompletedForActions: what a custom GPT needs, from the rules.
+// RULE-11: TestDocumentIsCompletedForActions: what a custom GPT needs, from the rules.
 func TestDocumentIsCompletedForActions(t *testing.T) {
 	t.Setenv("XDG_DATA_HOME", t.TempDir())
 	long := strings.Repeat("Finds jobs that suit somebody. ", 20)
@@ -111,7 +111,7 @@ components:
 	}
 }
 
-// TestDocumentOfRulesIsTheirs: random tables written as a document, and read
+// RULE-11: TestDocumentOfRulesIsTheirs: random tables written as a document, and read
 // again by a gate, are the same rules.
 func TestDocumentOfRulesIsTheirs(t *testing.T) {
 	t.Setenv("XDG_DATA_HOME", t.TempDir())
@@ -162,7 +162,7 @@ func ruleTexts(h *rehearsal) []string {
 	return texts
 }
 
-// TestReadyDocumentIsCompleted: a large one, within the bounds of custom GPTs.
+// RULE-11: TestReadyDocumentIsCompleted: a large one, within the bounds of custom GPTs.
 func TestReadyDocumentIsCompleted(t *testing.T) {
 	t.Setenv("XDG_DATA_HOME", t.TempDir())
 	file := readyDocument(t)

@@ -68,7 +68,7 @@ api.example.com {
 }
 `
 
-// TestRulesCommandListsTheWholeTable: file and line, what users must grant with
+// RULE-01: TestRulesCommandListsTheWholeTable: file and line, what users must grant with
 // the hierarchy worked out, and the clients that can get such a token.
 func TestRulesCommandListsTheWholeTable(t *testing.T) {
 	out, err := oauthCommand(t, ruledConfig, "", "rules")
@@ -100,7 +100,7 @@ func TestRulesCommandListsTheWholeTable(t *testing.T) {
 	}
 }
 
-// TestRulesAreRightAboutWhoGetsPast: random tables, hierarchies and clients; for
+// RULE-02: TestRulesAreRightAboutWhoGetsPast: random tables, hierarchies and clients; for
 // every set of scopes that a client may be granted the rehearsed gate is asked.
 func TestRulesAreRightAboutWhoGetsPast(t *testing.T) {
 	t.Setenv("XDG_DATA_HOME", t.TempDir())
@@ -162,7 +162,7 @@ func TestRulesAreRightAboutWhoGetsPast(t *testing.T) {
 	}
 }
 
-// TestRulesAndADocumentAreHeldAgainstEachOther
+// RULE-03: TestRulesAndADocumentAreHeldAgainstEachOther
 func TestRulesAndADocumentAreHeldAgainstEachOther(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "api.yaml")
 	write := func(paths string) {

@@ -19,7 +19,7 @@ func ruleTest(t *testing.T, config, lines string, args ...string) (string, error
 	return strings.ReplaceAll(out, filepath.Dir(file)+"/", ""), err
 }
 
-// TestRuleTestsOfTheExamplePass: Caddyfile.example comes with a file of rule
+// RULE-12: TestRuleTestsOfTheExamplePass: Caddyfile.example comes with a file of rule
 // tests, and the generated cases hold for it.
 func TestRuleTestsOfTheExamplePass(t *testing.T) {
 	t.Setenv("XDG_DATA_HOME", t.TempDir())
@@ -30,7 +30,7 @@ func TestRuleTestsOfTheExamplePass(t *testing.T) {
 	}
 }
 
-// TestRuleTestsSayWhatFailed
+// RULE-12: TestRuleTestsSayWhatFailed
 func TestRuleTestsSayWhatFailed(t *testing.T) {
 	t.Setenv("XDG_DATA_HOME", t.TempDir())
 	const lines = `# comments and empty lines
@@ -119,7 +119,7 @@ func TestRuleTestFilesAreReadStrictly(t *testing.T) {
 	}
 }
 
-// TestGeneratedCasesFindAGateThatIsPassedBy: what is written in the gate does not
+// RULE-13: TestGeneratedCasesFindAGateThatIsPassedBy: what is written in the gate does not
 // help when another route takes the requests, or takes them in another spelling.
 func TestGeneratedCasesFindAGateThatIsPassedBy(t *testing.T) {
 	t.Setenv("XDG_DATA_HOME", t.TempDir())

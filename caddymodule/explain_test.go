@@ -114,7 +114,7 @@ func drawExplainedRequest(t *rapid.T, s *gateScene) (rehearsedRequest, string) {
 	return q, wire
 }
 
-// TestExplainTellsWhatALiveGateDoes: random sites, rule tables and requests; what
+// RULE-14: TestExplainTellsWhatALiveGateDoes: random sites, rule tables and requests; what
 // the rehearsed gate answers, byte for byte, is what the running one does.
 func TestExplainTellsWhatALiveGateDoes(t *testing.T) {
 	s := newGateScene(t, "oauth_protect {\nGET / public\n}"+proxied)

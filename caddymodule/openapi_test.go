@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// TestRulesOfAnOpenAPIDocument: its security requirements are the rules of a
+// RULE-06: TestRulesOfAnOpenAPIDocument: its security requirements are the rules of a
 // live gate, and a line of the block replaces what it says.
 func TestRulesOfAnOpenAPIDocument(t *testing.T) {
 	s := newGateScene(t, "oauth_protect {\nopenapi testdata/openapi/jobs.yaml {\nexcept DELETE /jobs/{id}\n}\n* /v1/either public\nGET /other jobs:write\n}"+proxied,
@@ -47,7 +47,7 @@ func TestRulesOfAnOpenAPIDocument(t *testing.T) {
 	}
 }
 
-// TestBrokenOpenAPIDocumentLeavesTheOldConfiguration: it is an error when the
+// RULE-07: TestBrokenOpenAPIDocumentLeavesTheOldConfiguration: it is an error when the
 // configuration is loaded, and what was loaded before goes on.
 func TestBrokenOpenAPIDocumentLeavesTheOldConfiguration(t *testing.T) {
 	document, err := os.ReadFile("testdata/openapi/jobs.yaml")
@@ -90,7 +90,7 @@ func TestBrokenOpenAPIDocumentLeavesTheOldConfiguration(t *testing.T) {
 	}
 }
 
-// TestReadyOpenAPIDocumentIsImported: that of a public API with some hundreds of
+// RULE-08: TestReadyOpenAPIDocumentIsImported: that of a public API with some hundreds of
 // operations, and its scopes.
 func TestReadyOpenAPIDocumentIsImported(t *testing.T) {
 	t.Setenv("XDG_DATA_HOME", t.TempDir())
@@ -153,7 +153,7 @@ func readyDocument(t testing.TB) string {
 	return file
 }
 
-// TestCrossingOperationsShareWhatBothRequire: which of them the upstream serves
+// RULE-10: TestCrossingOperationsShareWhatBothRequire: which of them the upstream serves
 // is not known.
 func TestCrossingOperationsShareWhatBothRequire(t *testing.T) {
 	t.Setenv("XDG_DATA_HOME", t.TempDir())

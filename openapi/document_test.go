@@ -28,7 +28,7 @@ func listed(name, content, prefix string) (string, error) {
 	return strings.Join(texts, ", "), nil
 }
 
-// TestBrokenDocumentsAreErrorsWithTheirPlace
+// RULE-07: TestBrokenDocumentsAreErrorsWithTheirPlace
 func TestBrokenDocumentsAreErrorsWithTheirPlace(t *testing.T) {
 	t.Parallel()
 	const start = "openapi: 3.0.3\n"

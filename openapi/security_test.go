@@ -32,7 +32,7 @@ func operation(text string) string {
 	return head + "paths:\n  /jobs/{id}:\n    get:\n      operationId: getJob\n      " + text + "\n"
 }
 
-// TestSecurityRequirementsBecomeRequirements: OpenAPI 3.1.1 section 4.8.30.
+// RULE-06: TestSecurityRequirementsBecomeRequirements: OpenAPI 3.1.1 section 4.8.30.
 func TestSecurityRequirementsBecomeRequirements(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {

@@ -7,7 +7,7 @@ import (
 	"pgregory.net/rapid"
 )
 
-// TestPathMapIsRightAboutEveryPath: random tables and paths; the range that a
+// RULE-05: TestPathMapIsRightAboutEveryPath: random tables and paths; the range that a
 // path is in has the value that the tables give the path itself.
 func TestPathMapIsRightAboutEveryPath(t *testing.T) {
 	t.Parallel()

@@ -10,7 +10,7 @@ import (
 	"pgregory.net/rapid"
 )
 
-// TestConflictsAreThoseOfAllPairs: the walk finds what looking at every pair of
+// RULE-09: TestConflictsAreThoseOfAllPairs: the walk finds what looking at every pair of
 // rules finds, and of several conflicts the same one.
 func TestConflictsAreThoseOfAllPairs(t *testing.T) {
 	t.Parallel()
@@ -110,7 +110,7 @@ func bothWildcards(p, q pattern) (n int) {
 	return n
 }
 
-// TestNarrowestRuleDecidesWhereRulesCross: random tables that stand; the rule
+// RULE-10: TestNarrowestRuleDecidesWhereRulesCross: random tables that stand; the rule
 // found is within every rule that matches, looked at one by one.
 func TestNarrowestRuleDecidesWhereRulesCross(t *testing.T) {
 	t.Parallel()
@@ -161,7 +161,7 @@ func TestNarrowestRuleDecidesWhereRulesCross(t *testing.T) {
 	}
 }
 
-// TestLargeTablesAreBuiltByLookingAtFewPairs: ten thousand rules, as a large API
+// RULE-09: TestLargeTablesAreBuiltByLookingAtFewPairs: ten thousand rules, as a large API
 // has them.
 func TestLargeTablesAreBuiltByLookingAtFewPairs(t *testing.T) {
 	t.Parallel()
@@ -212,7 +212,7 @@ func BenchmarkNewRuleTable(b *testing.B) {
 	}
 }
 
-// TestOverlapsMakeATableOfCrossingRules: random rules; with a rule for each
+// RULE-10: TestOverlapsMakeATableOfCrossingRules: random rules; with a rule for each
 // overlap they stand, and where several of them decide about a path, the overlap
 // that is found names them all.
 func TestOverlapsMakeATableOfCrossingRules(t *testing.T) {
@@ -288,7 +288,7 @@ func narrowestByHand(t *rapid.T, rules []Rule, path string) (narrowest []string)
 	return narrowest
 }
 
-// TestCompareIsRightAboutEveryRequest: random lists of rules, against every
+// RULE-03: TestCompareIsRightAboutEveryRequest: random lists of rules, against every
 // short request over a few segments.
 func TestCompareIsRightAboutEveryRequest(t *testing.T) {
 	t.Parallel()

@@ -54,7 +54,7 @@ func passes(rule *validator.Rule, catalog *oauth.Catalog, token bool, granted oa
 	return token && rule.Missing(catalog.Expand(granted)) == nil
 }
 
-// TestRequirementsCompareAsAllCallersDo: random rules under random hierarchies;
+// RULE-05: TestRequirementsCompareAsAllCallersDo: random rules under random hierarchies;
 // every set of scopes is tried.
 func TestRequirementsCompareAsAllCallersDo(t *testing.T) {
 	t.Parallel()
