@@ -3,6 +3,7 @@ package caddymodule
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -10,11 +11,13 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"pgregory.net/rapid"
 
 	"github.com/caddy-scope/caddy-scope/caddymodule/explain"
 	"github.com/caddy-scope/caddy-scope/caddymodule/rules"
+	"github.com/caddy-scope/caddy-scope/caddymodule/ruletest"
 	"github.com/caddy-scope/caddy-scope/oauth"
 )
 
@@ -219,4 +222,31 @@ func saidOf(of []rules.Change, q rehearsedRequest) (gained, lost bool) {
 		gained, lost = gained || holds(c.GainedBy), lost || holds(c.LostBy)
 	}
 	return gained, lost
+}
+
+// TestLongCommandsStopWhenInterrupted, and tell how far they have come.
+func TestLongCommandsStopWhenInterrupted(t *testing.T) {
+	t.Setenv("XDG_DATA_HOME", t.TempDir())
+	ctx, cancel := context.WithCancel(t.Context())
+	h := rehearseCaddyfile(t, ruledConfig)
+	asked := 0
+	_, err := compareConfigurations(ctx, h, rehearseCaddyfile(t, ruledConfig), func(n int) {
+		if asked = n; n == 10 {
+			cancel()
+		}
+	})
+	if !errors.Is(err, context.Canceled) || asked != 10 {
+		t.Errorf("%v after %d requests", err, asked)
+	}
+	var told strings.Builder
+	p := newProgress(&told, "cases run")
+	p.next = time.Now()
+	if _, err := h.runSuites(ctx, p, [][]ruletest.Case{h.generatedCases()}, []string{"generated"}); !errors.Is(err, context.Canceled) {
+		t.Errorf("%v", err)
+	}
+	p.at(7)
+	p.at(8) // too soon after the other
+	if told.String() != "7 cases run\n" {
+		t.Errorf("%q", told.String())
+	}
 }

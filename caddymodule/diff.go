@@ -129,13 +129,24 @@ func (h *rehearsal) serverAt(name string) *caddyhttp.Server {
 	return nil
 }
 
+// gatesAt reports whether a gate stands in the server that listens there.
+func (h *rehearsal) gatesAt(name string) bool {
+	if h.app.survey == nil {
+		return false
+	}
+	return slices.ContainsFunc(h.app.survey.gates, func(gate *step) bool {
+		key, _, _ := strings.Cut(gate.site, "/")
+		return h.http.Servers[key] != nil && addresses(h.http.Servers[key]) == name
+	})
+}
+
 // anyHost stands for a host that no site names.
 const anyHost = "*"
 
 // server compares the servers of both configurations that listen at the same
 // addresses.
 func (c *comparison) server(ctx context.Context, name string, b *routeBounds) ([]rules.Change, error) {
-	patterns, opened := c.patterns(b)
+	patterns, opened := c.patterns(name, b)
 	methodClasses := c.methodClasses(b)
 	type key struct {
 		path, except, example string
@@ -346,12 +357,15 @@ func toolsOf(was, is *validator.Rule) []string {
 
 // patterns returns every pattern that tells paths apart, and how to write those
 // that stand for segments that begin alike.
-func (c *comparison) patterns(b *routeBounds) ([]string, *strings.Replacer) {
+func (c *comparison) patterns(server string, b *routeBounds) ([]string, *strings.Replacer) {
 	set := make(map[string]bool)
 	for _, p := range b.paths {
 		set[p] = true
 	}
 	for _, h := range []*rehearsal{c.was, c.is} {
+		if !h.gatesAt(server) {
+			continue
+		}
 		for _, gate := range h.app.gates {
 			for _, rule := range gate.resource.Rules() {
 				set[rule.Path] = true
