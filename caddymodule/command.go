@@ -37,7 +37,7 @@ func addOAuthCommands(cmd *cobra.Command) {
 	cmd.PersistentFlags().StringP("config", "c", "", "Configuration file (default: Caddyfile)")
 	cmd.PersistentFlags().StringP("adapter", "a", "", "Name of the config adapter to apply (default: caddyfile)")
 	cmd.AddCommand(userCommand(), migrateCommand(), keyCommand(), explainCommand(), rulesCommand(), diffCommand(), testCommand(), openAPICommand())
-	cmd.AddCommand(pagesCommand())
+	cmd.AddCommand(pagesCommand(), doctorCommand())
 }
 
 // runWithApp makes the function of a command: it loads the configuration, hands the

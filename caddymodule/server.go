@@ -77,7 +77,9 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhtt
 	}
 	if s.app.rehearsal != nil {
 		s.app.rehearsal.answeredBy(r, s.Source)
-		return nil
+		if s.app.runtime.server == nil {
+			return nil
+		}
 	}
 	if err := s.app.awaitStart(r.Context()); err != nil {
 		// Retry-After, and no 4xx: clients would drop their tokens.

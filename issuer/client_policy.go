@@ -80,8 +80,8 @@ func (p *ClientPolicy) matches(place string) (rank int, ok bool) {
 	return rank, true
 }
 
-// forPlace returns the policy of one place; nil: none.
-func (p ClientPolicies) forPlace(place string) *ClientPolicy {
+// ForPlace returns the policy of one place; nil: none.
+func (p ClientPolicies) ForPlace(place string) *ClientPolicy {
 	var found *ClientPolicy
 	best := -1
 	for i := range p {
@@ -104,7 +104,7 @@ func (p ClientPolicies) Limit(client *Client) (*Client, error) {
 	}
 	limited := *client
 	for _, place := range places {
-		policy := p.forPlace(place)
+		policy := p.ForPlace(place)
 		switch {
 		case policy == nil || policy.Pattern == policyRest && !client.SelfRegistered():
 			continue
@@ -122,7 +122,7 @@ func (p ClientPolicies) Limit(client *Client) (*Client, error) {
 
 // Denies reports whether no client from this place may register itself.
 func (p ClientPolicies) Denies(place string) bool {
-	policy := p.forPlace(place)
+	policy := p.ForPlace(place)
 	return policy != nil && policy.Deny
 }
 
