@@ -7,7 +7,6 @@ import (
 	"maps"
 	"net/http"
 	"net/url"
-	"slices"
 	"strings"
 
 	"golang.org/x/net/html"
@@ -392,14 +391,4 @@ func (e *examination) allow() {
 		return
 	}
 	e.asked.answered = e.browse(http.MethodPost, oauth.Origin(e.stage.Issuer)+"/oauth/consent", form.Encode(), e.asked.query.Get("redirect_uri"))
-}
-
-// firstOf is the method of authentication that the product would take.
-func (e *examination) firstOf(methods ...string) string {
-	for _, method := range e.methods {
-		if slices.Contains(methods, method) {
-			return method
-		}
-	}
-	return ""
 }
