@@ -129,6 +129,9 @@ func TestDiffIsRightAboutEveryRequest(t *testing.T) {
 	t.Setenv("XDG_DATA_HOME", t.TempDir())
 	compared, differed := 0, 0
 	rapid.Check(t, func(t *rapid.T) {
+		if compared > 3000 && differed > 300 { // enough
+			return
+		}
 		was, err := tryRehearse(drawSites(t))
 		if err != nil {
 			return // rules that cannot stand beside each other
@@ -141,7 +144,7 @@ func TestDiffIsRightAboutEveryRequest(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%v", err)
 		}
-		for range 15 {
+		for range 8 {
 			q := rehearsedRequest{
 				method: rapid.SampledFrom([]string{"GET", "HEAD", "POST", "DELETE"}).Draw(t, "method"),
 				path:   "/" + strings.Join(rapid.SliceOfN(rapid.SampledFrom([]string{"a", "b", "c", "bc"}), 1, 4).Draw(t, "path"), "/") + rapid.SampledFrom([]string{"", "", "/"}).Draw(t, "slash"),

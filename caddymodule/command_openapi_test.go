@@ -121,6 +121,9 @@ func TestDocumentOfRulesIsTheirs(t *testing.T) {
 		return "{\noauth {\nissuer https://api.example.com\npostgres postgres://127.0.0.1:1/none\nscope s1 One\nscope s2 Two\nscope s3 Three\nlogin password\n}\n}\napi.example.com {\noauth_server\noauth_protect {\n" + block + "}\nreverse_proxy 127.0.0.1:1\n}\n"
 	}
 	rapid.Check(t, func(rt *rapid.T) {
+		if written > 40 { // enough
+			return
+		}
 		var table strings.Builder
 		for range rapid.IntRange(1, 6).Draw(rt, "rules") {
 			fmt.Fprintf(&table, "%s /%s%s %s\n", rapid.SampledFrom([]string{"GET", "HEAD", "POST", "DELETE", "OPTIONS"}).Draw(rt, "method"),
