@@ -131,7 +131,7 @@ func TestAuthorizeIgnoresWhatItDoesNotKnow(t *testing.T) {
 	t.Parallel()
 	scene := issuertest.New(t)
 	page := scene.Browser(t).Authorize(issuertest.GPT, issuertest.Omit("scope"), issuertest.Set("canary", "canary-value"), issuertest.Set("nonce", "canary-nonce"),
-		issuertest.Set("response_mode", "query"), issuertest.Set("prompt", "select_account"), issuertest.Set("ui_locales", "de"))
+		issuertest.Set("response_mode", "query"), issuertest.Set("prompt", "select_account"), issuertest.Set("ui_locales", "tlh"))
 	if strings.Contains(page.Body, "canary") {
 		t.Error("the sign-in page echoes an unknown parameter")
 	}

@@ -146,7 +146,7 @@ func TestOpenIDParametersThatAreNotSupported(t *testing.T) {
 	t.Parallel()
 	scene := newOpenIDScene(t)
 	set := issuertest.Set
-	p := scene.Browser(t).Authorize(issuertest.Confidential, set("scope", "openid"), set("display", "popup"), set("ui_locales", "de fr-CA"), set("claims_locales", "de"),
+	p := scene.Browser(t).Authorize(issuertest.Confidential, set("scope", "openid"), set("display", "popup"), set("ui_locales", "tlh nv-US"), set("claims_locales", "de"),
 		set("acr_values", "urn:canary"), set("claims", `{"userinfo":{"email":{"essential":true}}}`), set("login_hint", "grace@example.com"))
 	if !p.Has("Sign in") || strings.Contains(p.Body, "canary") || !strings.Contains(p.Body, `value="grace@example.com"`) {
 		t.Errorf("%d %s", p.Status, p.Body)
@@ -155,7 +155,7 @@ func TestOpenIDParametersThatAreNotSupported(t *testing.T) {
 	for name, code := range map[string]string{"request": "request_not_supported", "request_uri": "request_uri_not_supported", "registration": "registration_not_supported"} {
 		scene.Browser(t).Authorize(issuertest.Confidential, set("scope", "openid"), set(name, "https://169.254.169.254/x")).WantError(code)
 	}
-	huge := scene.Browser(t).Authorize(issuertest.Confidential, set("ui_locales", strings.Repeat("de ", 1000)))
+	huge := scene.Browser(t).Authorize(issuertest.Confidential, set("ui_locales", strings.Repeat("tlh ", 1000)))
 	if !huge.Has("Sign in") {
 		t.Errorf("%d %s", huge.Status, huge.Text())
 	}

@@ -194,16 +194,27 @@ func (p *Page) SignIn() *Page {
 	return p.Press("Sign in", "email", Email, "password", Password).Follow()
 }
 
-// Allow presses Allow.
+// Allow presses Allow, in whatever language the page speaks.
 func (p *Page) Allow() *Page {
 	p.t.Helper()
-	return p.Press("Allow")
+	return p.decide("allow")
 }
 
-// Deny presses Deny.
+// Deny presses Deny, in whatever language the page speaks.
 func (p *Page) Deny() *Page {
 	p.t.Helper()
-	return p.Press("Deny")
+	return p.decide("deny")
+}
+
+func (p *Page) decide(decision string) *Page {
+	p.t.Helper()
+	b := p.find(func(n *html.Node) bool {
+		return n.Data == "button" && attribute(n, "name") == "decision" && attribute(n, "value") == decision
+	})
+	if b == nil {
+		p.t.Fatalf("no button to %s on the page (%d %s): %s", decision, p.Status, p.Location(), p.Text())
+	}
+	return p.Press(textOf(b))
 }
 
 // Press fills fields in (name, value, name, value) and presses the button.
