@@ -30,8 +30,9 @@ var (
 
 const (
 	tokenCacheKey = "tokens"
-	// maxTokenBytes bounds the verified tokens that are kept: some 30,000 of
-	// ordinary size. One that found no room is verified again.
+	// maxTokens and maxTokenBytes bound the verified tokens that are kept. One
+	// that found no room is verified again.
+	maxTokens     = 50_000
 	maxTokenBytes = 64 << 20
 )
 
@@ -44,7 +45,7 @@ func (sharedTokens) Destruct() error { return nil }
 // that a configuration decides, so that all of them share one cache.
 func (a *App) provisionTokens() error {
 	shared, _, err := tokenCaches.LoadOrNew(tokenCacheKey, func() (caddy.Destructor, error) {
-		return sharedTokens{validator.NewTokenCache(maxTokenBytes)}, nil
+		return sharedTokens{validator.NewTokenCache(maxTokens, maxTokenBytes)}, nil
 	})
 	if err != nil {
 		return err

@@ -12,7 +12,7 @@ import (
 // signature is being checked wait for that one check.
 func TestFirstSightIsShared(t *testing.T) {
 	const callers = 50
-	cache := NewTokenCache(1 << 20)
+	cache := NewTokenCache(1000, 1<<20)
 	var runs atomic.Int64
 	checking, goOn := make(chan struct{}), make(chan struct{})
 	verify := func() (*verifiedToken, error) {

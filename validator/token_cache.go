@@ -32,11 +32,14 @@ type TokenCache struct {
 // cache's own node, the claims, the session that they lead to, and what is counted.
 const tokenOverhead = 768
 
-// NewTokenCache returns an empty cache that takes about maxBytes at most.
-func NewTokenCache(maxBytes uint64) *TokenCache {
+// NewTokenCache returns an empty cache of at most maxTokens, which take about
+// maxBytes at most.
+func NewTokenCache(maxTokens int, maxBytes uint64) *TokenCache {
+	// No token takes less than its share: that is the bound on their number.
+	share := int((maxBytes-1)/uint64(maxTokens)) + 1
 	return &TokenCache{tokens: otter.Must(&otter.Options[string, *verifiedToken]{
-		MaximumWeight: maxBytes,
-		Weigher:       func(token string, _ *verifiedToken) uint32 { return uint32(len(token) + tokenOverhead) }, // at most maxToken
+		MaximumWeight: uint64(share * maxTokens),
+		Weigher:       func(token string, _ *verifiedToken) uint32 { return uint32(max(share, len(token)+tokenOverhead)) }, // at most maxToken
 		// An expired token is refused anyway; this frees its memory.
 		ExpiryCalculator: otter.ExpiryCreatingFunc(func(entry otter.Entry[string, *verifiedToken]) time.Duration {
 			return max(time.Until(entry.Value.expires())+time.Minute, time.Minute)

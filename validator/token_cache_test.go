@@ -27,7 +27,7 @@ func (k *revocableKeys) VerificationKey(kid string) (*ecdsa.PublicKey, bool) {
 
 // A busy token does not ask at each request whether its use is worth a note.
 func TestUseOfATokenIsNotedOnceInEachInterval(t *testing.T) {
-	s := newScene(t, func(c *validator.Config) { c.Tokens = validator.NewTokenCache(1 << 20) })
+	s := newScene(t, func(c *validator.Config) { c.Tokens = validator.NewTokenCache(1000, 1<<20) })
 	token, now := s.minter.Token(validatortest.Claims("jobs:read")), time.Now()
 	for _, step := range []struct {
 		after time.Duration
@@ -80,7 +80,7 @@ func TestKnownTokenIsDecidedAgain(t *testing.T) {
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
-			keys, cache := &revocableKeys{}, validator.NewTokenCache(1<<20)
+			keys, cache := &revocableKeys{}, validator.NewTokenCache(1000, 1<<20)
 			minter := validatortest.NewMinter(t)
 			keys.key.Store(&minter.Key.PublicKey)
 			shared := func(cfg *validator.Config) { cfg.Keys, cfg.Tokens = keys, cache }
@@ -126,7 +126,7 @@ func otherCatalog(t *testing.T) *oauth.Catalog {
 // also beside the good one that it was made from, and takes no memory.
 // J-19, V-05.
 func TestOnlyVerifiedTokensAreKept(t *testing.T) {
-	cache := validator.NewTokenCache(1 << 20)
+	cache := validator.NewTokenCache(1000, 1<<20)
 	s := newScene(t, func(cfg *validator.Config) { cfg.Tokens = cache })
 	if _, refusal := s.call("GET", "/jobs", s.minter.Token(validatortest.Claims("jobs:read"))); refusal != nil {
 		t.Fatal(refusal)
@@ -147,7 +147,7 @@ func TestOnlyVerifiedTokensAreKept(t *testing.T) {
 // leave no more memory in use than was allowed.
 func TestTokenCacheHoldsItsBound(t *testing.T) {
 	const bound = 64 << 10
-	cache := validator.NewTokenCache(bound)
+	cache := validator.NewTokenCache(1000, bound)
 	s := newScene(t, func(cfg *validator.Config) { cfg.Tokens = cache })
 	for i := range 500 {
 		token := s.minter.Token(validatortest.With(validatortest.Claims("jobs:read"), "jti", string(rune('a'+i%26))+time.Duration(i).String()))
@@ -166,7 +166,7 @@ func TestTokenCacheHoldsItsBound(t *testing.T) {
 
 // TestKnownTokenCostsNoAllocation: what is asked most is the cheapest.
 func TestKnownTokenCostsNoAllocation(t *testing.T) {
-	s := newScene(t, func(cfg *validator.Config) { cfg.Tokens = validator.NewTokenCache(1 << 20) })
+	s := newScene(t, func(cfg *validator.Config) { cfg.Tokens = validator.NewTokenCache(1000, 1<<20) })
 	r := request(http.MethodGet, "/jobs/17")
 	r.Header.Set("Authorization", "Bearer "+s.minter.Token(validatortest.Claims("jobs:read")))
 	allocs := testing.AllocsPerRun(200, func() {
@@ -180,7 +180,7 @@ func TestKnownTokenCostsNoAllocation(t *testing.T) {
 }
 
 func BenchmarkAuthorize(b *testing.B) {
-	for name, cache := range map[string]*validator.TokenCache{"known token": validator.NewTokenCache(1 << 20), "verified every time": nil} {
+	for name, cache := range map[string]*validator.TokenCache{"known token": validator.NewTokenCache(1000, 1<<20), "verified every time": nil} {
 		b.Run(name, func(b *testing.B) {
 			s := newScene(b, func(cfg *validator.Config) { cfg.Tokens = cache })
 			r := request(http.MethodGet, "/jobs/17")

@@ -520,7 +520,7 @@ func BenchmarkAuthorizeToolCall(b *testing.B) {
 	s := newScene(b, func(c *validator.Config) {
 		path := accessRule("*", "/mcp", validator.AccessAuthenticated)
 		path.Tools = boardTools()
-		c.Rules, c.Tokens = append(c.Rules, path), validator.NewTokenCache(1<<20)
+		c.Rules, c.Tokens = append(c.Rules, path), validator.NewTokenCache(1000, 1<<20)
 	})
 	authorization := []string{"Bearer " + s.minter.Token(validatortest.Claims("jobs:read"))}
 	for _, size := range []int{0, 1 << 10, 64 << 10} {

@@ -49,7 +49,7 @@ type calls = map[string]int64
 
 func TestUseIsCountedByTheScopeThatWasNeeded(t *testing.T) {
 	rules := append(jobBoard(), validator.Rule{Path: "/either", Access: validator.AccessAny, Scopes: oauth.NewScopeSet("jobs:read", "resume:read")})
-	s := newScene(t, func(c *validator.Config) { c.Tokens, c.Rules = validator.NewTokenCache(1<<20), rules })
+	s := newScene(t, func(c *validator.Config) { c.Tokens, c.Rules = validator.NewTokenCache(1000, 1<<20), rules })
 	token := s.minter.Token(validatortest.With(validatortest.Claims("jobs:read"), "scope", "jobs:read applications:write"))
 	all := s.minter.Token(validatortest.With(validatortest.Claims("jobs:read"), "scope", "jobs:read resume:read"))
 	usage, now := &validator.Usage{}, time.Now()
@@ -68,7 +68,7 @@ func TestUseIsCountedByTheScopeThatWasNeeded(t *testing.T) {
 
 // What a busy session does is written once in a while, and nothing of it is lost.
 func TestUseIsTakenOnceInEachInterval(t *testing.T) {
-	s := newScene(t, func(c *validator.Config) { c.Tokens = validator.NewTokenCache(1 << 20) })
+	s := newScene(t, func(c *validator.Config) { c.Tokens = validator.NewTokenCache(1000, 1<<20) })
 	token, usage, now := s.minter.Token(validatortest.Claims("jobs:read")), &validator.Usage{}, time.Now()
 	jobs := [2]string{"GET", "/jobs"}
 	s.counted(t, usage, token, jobs)
@@ -81,7 +81,7 @@ func TestUseIsTakenOnceInEachInterval(t *testing.T) {
 
 // A reload changes the declarations, and a narrowed session what a token may do.
 func TestUseBeforeAChangeIsStillTaken(t *testing.T) {
-	cache := validator.NewTokenCache(1 << 20)
+	cache := validator.NewTokenCache(1000, 1<<20)
 	s := newScene(t, func(c *validator.Config) { c.Tokens = cache })
 	token, usage := s.minter.Token(validatortest.With(validatortest.Claims("jobs:read"), "scope", "jobs:read resume:read")), &validator.Usage{}
 	jobs := [2]string{"GET", "/jobs"}
@@ -96,7 +96,7 @@ func TestUseBeforeAChangeIsStillTaken(t *testing.T) {
 }
 
 func TestUseIsCountedExactlyWhileItIsTaken(t *testing.T) {
-	s := newScene(t, func(c *validator.Config) { c.Tokens = validator.NewTokenCache(1 << 20) })
+	s := newScene(t, func(c *validator.Config) { c.Tokens = validator.NewTokenCache(1000, 1<<20) })
 	token, usage := s.minter.Token(validatortest.Claims("jobs:read")), &validator.Usage{}
 	const callers, each = 8, 2000
 	var all sync.WaitGroup
@@ -129,7 +129,7 @@ func TestUseIsCountedExactlyWhileItIsTaken(t *testing.T) {
 }
 
 func TestCountingCostsNoAllocation(t *testing.T) {
-	s := newScene(t, func(c *validator.Config) { c.Tokens = validator.NewTokenCache(1 << 20) })
+	s := newScene(t, func(c *validator.Config) { c.Tokens = validator.NewTokenCache(1000, 1<<20) })
 	usage := &validator.Usage{}
 	decision, refusal := s.call(http.MethodGet, "/jobs/17", s.minter.Token(validatortest.Claims("jobs:read")))
 	if refusal != nil {
@@ -141,7 +141,7 @@ func TestCountingCostsNoAllocation(t *testing.T) {
 }
 
 func BenchmarkCountUse(b *testing.B) {
-	s := newScene(b, func(c *validator.Config) { c.Tokens = validator.NewTokenCache(1 << 20) })
+	s := newScene(b, func(c *validator.Config) { c.Tokens = validator.NewTokenCache(1000, 1<<20) })
 	usage := &validator.Usage{}
 	decision, refusal := s.call(http.MethodGet, "/jobs/17", s.minter.Token(validatortest.Claims("jobs:read")))
 	if refusal != nil {
