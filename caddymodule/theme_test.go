@@ -44,7 +44,7 @@ func validateTheme(t *testing.T, words string) error {
 	return s.tryLoad("", "respond 404")
 }
 
-// The consent page is told what the rules open: of gates of all forms, and tools.
+// PAG-05: the consent page is told what the rules open: of gates of all forms, and tools.
 func TestRoutesOfAResourceComeFromItsRules(t *testing.T) {
 	newGateScene(t, `oauth_server
 	handle /short/* {

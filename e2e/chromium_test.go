@@ -28,7 +28,8 @@ func newChromium(t *testing.T) context.Context {
 		chromedp.Flag("disable-component-update", true),
 		chromedp.Flag("disable-sync", true),
 		chromedp.Flag("disable-quic", true),
-		chromedp.Flag("ignore-certificate-errors", true), // the authority of a scene is its own
+		chromedp.Flag("disable-features", "Translate,BackForwardCache"), // a page that comes back from there fires no load
+		chromedp.Flag("ignore-certificate-errors", true),                // the authority of a scene is its own
 	)
 	allocator, cancelAllocator := chromedp.NewExecAllocator(t.Context(), options...)
 	browser, cancelBrowser := chromedp.NewContext(allocator)

@@ -54,7 +54,7 @@ func idOf(t *testing.T, list issuertest.Response, client string) string {
 	return ""
 }
 
-// Issue 5, 3: the page's contents for an app that has a page of its own.
+// PAG-04: the page's contents for an app that has a page of its own.
 func TestAppsAPIListsAndEnds(t *testing.T) {
 	t.Parallel()
 	scene := newAppsAPI(t)
@@ -132,7 +132,7 @@ func TestAppsAPIIsPaged(t *testing.T) {
 	}
 }
 
-// The list is a resource by itself: no other token opens it, its own opens
+// PAG-04: the list is a resource by itself: no other token opens it, its own opens
 // nothing else, and no client gets it that is not told so by name.
 func TestAppsAPINeedsATokenOfItsOwn(t *testing.T) {
 	t.Parallel()

@@ -49,7 +49,7 @@ func wantNoText(t *testing.T, page *issuertest.Page, texts ...string) {
 	}
 }
 
-// Issue 5, 3: who, since when, from where, what it may do, and what it did.
+// PAG-01: who, since when, from where, what it may do, and what it did.
 func TestAppsPageTellsWhatEachAppMayDoAndDid(t *testing.T) {
 	t.Parallel()
 	scene := issuertest.New(t)
@@ -65,16 +65,17 @@ func TestAppsPageTellsWhatEachAppMayDoAndDid(t *testing.T) {
 	called(t, scene, issuertest.Confidential, "applications:read", 1, 1)
 	_, page := apps(t, scene)
 	wantText(t, page, "Signed in as "+issuertest.Email, "Career Copilot", "Connected through copilot.example.", "Connected 3 days ago",
-		"· Firefox on Linux · 127.0.0.1", "Last used 5 minutes ago", "Runs at · Go-http-client/1.1 · 127.0.0.1",
+		"Firefox on Linux · 127.0.0.1 Last used 5 minutes ago", "Runs at Go-http-client/1.1 · 127.0.0.1",
 		"Search jobs and view job details 1,234 calls", "See your applications 1 call ", "Submit applications for you not used", "Read your resume not used",
-		"Counted over the last 30 days.")
+		"Calls are counted over the last 30 days.")
+	wantNoText(t, page, "Counted since")
 	// Of a session that is older than counting nobody can say more.
 	scene.SQL(t, "UPDATE gpt_sessions SET created_at = now() - interval '9 days'")
 	page = browser.Get("/oauth/apps")
 	wantText(t, page, "Counted since ")
-	wantNoText(t, page, "Counted over")
 }
 
+// PAG-01: a verified host, or that nobody checked the name.
 func TestAppsPageSaysWhoseAppItIs(t *testing.T) {
 	t.Parallel()
 	scene := issuertest.New(t)
@@ -89,7 +90,7 @@ func TestAppsPageSaysWhoseAppItIs(t *testing.T) {
 	wantText(t, page, issuertest.Public)
 }
 
-// Issue 5: at once, said on the page, and nothing else is touched.
+// PAG-02: at once, said on the page, and nothing else is touched.
 func TestUserEndsOneAppFromThePage(t *testing.T) {
 	t.Parallel()
 	scene := issuertest.New(t)
@@ -122,7 +123,7 @@ func TestEndingAnAppTwiceSaysThatItWasGone(t *testing.T) {
 	wantText(t, second.Press("Disconnect Career Copilot").Follow(), "this app is not connected any more", "You have not connected any app.")
 }
 
-// All at once, and with them what was allowed and not collected yet.
+// PAG-02: all at once, and with them what was allowed and not collected yet.
 func TestUserEndsAllApps(t *testing.T) {
 	t.Parallel()
 	scene := issuertest.New(t)
@@ -153,7 +154,7 @@ func TestUserEndsAllApps(t *testing.T) {
 	}
 }
 
-// What was not used goes at once; what is left works on; the app must ask again.
+// PAG-02: what was not used goes at once; what is left works on; the app must ask again.
 func TestUserTakesBackWhatAnAppDidNotUse(t *testing.T) {
 	t.Parallel()
 	scene := issuertest.New(t)

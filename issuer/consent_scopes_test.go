@@ -40,7 +40,7 @@ func newOptional(t *testing.T, optional ...string) *issuertest.Scene {
 	}))
 }
 
-// Issue 5, 4: what the scopes open, from the rules, and no more than that.
+// PAG-05: what the scopes open, from the rules, and no more than that.
 func TestConsentShowsWhatBecomesCallable(t *testing.T) {
 	t.Parallel()
 	scene := newOptional(t)
@@ -77,7 +77,7 @@ func TestConsentShowsSoManyRoutesAndSaysHowManyMore(t *testing.T) {
 	}
 }
 
-// Issue 5, 4: what the user leaves out is not granted, and the answer says so.
+// PAG-06: what the user leaves out is not granted, and the answer says so.
 func TestScopesThatTheUserLeavesOutAreNotGranted(t *testing.T) {
 	t.Parallel()
 	const ask = "jobs:read applications:read applications:write resume:read"

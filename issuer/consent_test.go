@@ -10,6 +10,7 @@ import (
 	"github.com/caddy-scope/caddy-scope/oauth"
 )
 
+// PAG-07: who asks, for what, and where the answer goes.
 func TestConsentNamesClientScopesAndWhereItLeads(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct{ client, redirect, target string }{
@@ -261,6 +262,7 @@ func TestConsentIgnoresForeignFields(t *testing.T) {
 	}
 }
 
+// PAG-08: one is ended, and the request goes on.
 func TestSessionLimitListsSessionsAndMakesRoom(t *testing.T) {
 	t.Parallel()
 	scene := newPageScene(t, func(cfg *Config) { cfg.SessionLimit = 2 })

@@ -28,7 +28,7 @@ func with(t *testing.T, file string, replacements ...string) fstest.MapFS {
 	return fstest.MapFS{file: {Data: []byte(text)}}
 }
 
-// Issue 5, 5: a template that does not parse, or that lacks what its page is for,
+// PAG-10: a template that does not parse, or that lacks what its page is for,
 // is an error that names the file, before any user meets it.
 func TestTemplatesAreCheckedWhenTheyAreRead(t *testing.T) {
 	t.Parallel()
@@ -84,7 +84,7 @@ func TestTemplatesOfTheOwnerAreUsed(t *testing.T) {
 	p.submit("Allow").wantCode()
 }
 
-// What any of our files says passes the check, and the pages of a look carry what
+// PAG-09: what any of our files says passes the check, and the pages of a look carry what
 // was configured.
 func TestLookOfTheOwner(t *testing.T) {
 	t.Parallel()
@@ -159,7 +159,7 @@ func variables(t *rapid.T, css string, dark bool) map[string]rgb {
 	return found
 }
 
-// WCAG 2.2 AA, 1.4.3 and 1.4.11: whatever colors an owner likes, text and controls
+// PAG-09, WCAG 2.2 AA, 1.4.3 and 1.4.11: whatever colors an owner likes, text and controls
 // can be told from what they stand on, by day and by night.
 func TestAnyColorsCanBeRead(t *testing.T) {
 	t.Parallel()

@@ -56,7 +56,7 @@ func TestPagesCarryStrictHeaders(t *testing.T) {
 	}
 }
 
-// The policy admits the style sheet by its hash and nothing inline besides; the
+// PAG-13: the policy admits the style sheet by its hash and nothing inline besides; the
 // structure serves screen readers, keyboards and phones.
 func TestPagesAreWhatTheirPolicyAndReadersNeed(t *testing.T) {
 	t.Parallel()

@@ -3,18 +3,28 @@ package issuer
 import (
 	"regexp"
 	"strings"
+	"unicode"
 )
 
 // place is where somebody was, in words. Both parts come from whoever was there,
 // the address less so; they are shown, and nothing is decided by them.
 func (w *words) place(p Place) placeView {
-	view := placeView{Address: p.Address, Agent: cleanText(p.Agent)}
+	view := placeView{Address: p.Address, Agent: w.isolate(cleanText(p.Agent))}
 	if program, system := browserOf(p.Agent); program != "" && system != "" {
-		view.Agent = w.text("apps.agent", program, system)
+		view.Agent = w.text("apps.agent", w.isolate(program), w.isolate(system))
 	} else if program != "" {
-		view.Agent = program
+		view.Agent = w.isolate(program)
 	}
 	return view
+}
+
+// isolate keeps a name from turning the text around it, as bdi does.
+func (w *words) isolate(name string) string {
+	ascii := !strings.ContainsFunc(name, func(c rune) bool { return c > unicode.MaxASCII })
+	if name == "" || ascii && w.direction() == "ltr" {
+		return name
+	}
+	return "\u2068" + name + "\u2069"
 }
 
 // Browsers name their kin before themselves, so that the first that fits here

@@ -34,7 +34,7 @@ func wantLogLine(t *testing.T, scene *issuertest.Scene, name string, page *issue
 	}
 }
 
-// Issue 5, 6: what happened, what to do now, and the id on the page finds the line
+// PAG-14: what happened, what to do now, and the id on the page finds the line
 // of the log.
 func TestReferenceOnThePageFindsTheLogLine(t *testing.T) {
 	t.Parallel()

@@ -367,7 +367,7 @@ func TestClientManagesItsRegistration(t *testing.T) {
 	}
 }
 
-// C-11: a client that changed its registration is shown as changed.
+// C-11, PAG-07: a client that changed its registration is shown as changed.
 func TestChangedRegistrationIsAskedAboutAgain(t *testing.T) {
 	t.Parallel()
 	scene := issuertest.New(t, issuertest.SelfRegistration(nil))

@@ -78,7 +78,7 @@ func TestEveryWordIsUsedAndExists(t *testing.T) {
 	}
 }
 
-// Issue 5, 5: every language says everything, puts in what is to be put in, and
+// PAG-11: every language says everything, puts in what is to be put in, and
 // counts as it counts.
 func TestEveryLanguageSaysEverything(t *testing.T) {
 	t.Parallel()

@@ -1,0 +1,362 @@
+package e2e
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/chromedp/cdproto/cdp"
+	"github.com/chromedp/cdproto/emulation"
+	"github.com/chromedp/cdproto/network"
+	"github.com/chromedp/chromedp"
+
+	"github.com/caddy-scope/caddy-scope/issuer"
+	"github.com/caddy-scope/caddy-scope/issuer/issuertest"
+	"github.com/caddy-scope/caddy-scope/oauth"
+)
+
+// gallery is one of each page there is, as a server answered, in some languages.
+type gallery struct {
+	scene     *issuertest.Scene
+	languages []string
+	pages     map[string]*issuertest.Page // by "language/name"
+}
+
+// nowhere is a provider that nobody reaches.
+type nowhere struct{}
+
+func (nowhere) AuthorizationURL(context.Context, issuer.ProviderRequest) (string, error) {
+	return "", errors.New("no route to host")
+}
+
+func (nowhere) Redeem(context.Context, issuer.ProviderRequest, url.Values) (issuer.ExternalUser, error) {
+	return issuer.ExternalUser{}, errors.New("no route to host")
+}
+
+// newGallery visits every page of a server that has all that pages can show.
+func newGallery(t *testing.T, look *issuer.Look, languages ...string) *gallery {
+	t.Helper()
+	g := &gallery{languages: languages, pages: map[string]*issuertest.Page{}}
+	g.scene = issuertest.New(t, issuertest.SelfRegistration(nil), issuertest.With(func(c *issuer.Config) {
+		c.OpenID, c.Look, c.SessionLimit = true, look, 3
+		c.Methods = []issuer.LoginMethod{{Name: "google", Label: "Google", Provider: nowhere{}}, {Name: "company", Label: "Acme SSO", Provider: nowhere{}}}
+		c.Catalog = galleryCatalog(t)
+		c.Routes = func(string) []issuer.Route {
+			return []issuer.Route{
+				{Name: "GET /jobs", Scopes: oauth.NewScopeSet("jobs:read")}, {Name: "GET /jobs/*", Scopes: oauth.NewScopeSet("jobs:read")},
+				{Name: "search_jobs", Tool: true, Scopes: oauth.NewScopeSet("jobs:read")},
+				{Name: "GET /applications", Scopes: oauth.NewScopeSet("applications:read")}, {Name: "POST /applications", Scopes: oauth.NewScopeSet("applications:write")},
+			}
+		}
+	}))
+	for _, language := range languages {
+		g.visit(t, language)
+	}
+	return g
+}
+
+func galleryCatalog(t *testing.T) *oauth.Catalog {
+	catalog, err := oauth.NewCatalog([]oauth.Scope{
+		{Name: "jobs:read", Description: "Search jobs and view job details", Link: "https://docs.example/jobs", In: map[string]string{"ar": "البحث عن الوظائف وعرض تفاصيلها"}},
+		{Name: "applications:read", Description: "See your applications", In: map[string]string{"ar": "عرض طلباتك"}},
+		{Name: "applications:write", Description: "Submit applications for you", Implies: []string{"applications:read"}, Optional: true, In: map[string]string{"ar": "تقديم الطلبات نيابةً عنك"}},
+		{Name: "resume:read", Description: "Read your resume", Optional: true, In: map[string]string{"ar": "قراءة سيرتك الذاتية"}},
+		{Name: "mcp:tools", Description: "Use the tools"},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return catalog
+}
+
+// visit walks in English, by the names of buttons, and has each page shown in
+// the language.
+func (g *gallery) visit(t *testing.T, language string) {
+	t.Helper()
+	scene := g.scene
+	scene.SQL(t, "DELETE FROM gpt_sessions")
+	browser := scene.Browser(t)
+	speak := func(tag string) { browser.Header.Set("Accept-Language", tag) }
+	keep := func(name string, page *issuertest.Page) { g.pages[language+"/"+name] = page }
+	shown := func(name, address string) {
+		speak(language)
+		keep(name, browser.Get(address))
+		speak("en")
+	}
+	posted := func(name string, page *issuertest.Page, button string, change func(url.Values)) {
+		action, form := page.Form(button)
+		if change != nil {
+			change(form)
+		}
+		speak(language)
+		keep(name, browser.Post(action, form))
+		speak("en")
+	}
+	ask := func(client string, params ...issuertest.Param) string {
+		query, _ := scene.Authorization(client, params...)
+		return "/oauth/authorize?" + query.Encode()
+	}
+	speak("en")
+	everything := issuertest.Set("scope", "jobs:read applications:write resume:read")
+
+	shown("sign-in", ask(issuertest.Confidential))
+	signIn := browser.Get(ask(issuertest.Confidential, everything))
+	posted("sign-in-wrong", signIn, "Sign in", func(form url.Values) { form.Set("email", issuertest.Email); form.Set("password", "guess") })
+	shown("sign-in-apps", "/oauth/apps")
+	posted("provider-down", signIn, "Continue with Google", nil)
+	consent := signIn.SignIn()
+	_, form := consent.Form("Allow")
+	shown("consent", "/oauth/consent?"+url.Values{"request": form["request"]}.Encode())
+	scene.SQL(t, "UPDATE gpt_sessions SET revoked_at = now()")
+	optional := browser.Get(ask(issuertest.Confidential, issuertest.Set("scope", "resume:read")))
+	posted("consent-left-out", optional, "Allow", func(form url.Values) { form.Del("scope.resume:read") })
+	shown("consent-openid", ask(issuertest.Confidential, issuertest.Set("scope", "openid profile email")))
+	shown("account", ask(issuertest.Confidential, issuertest.Set("prompt", "select_account")))
+
+	query, verifier := scene.Authorization(issuertest.Public)
+	browser.Header.Set("User-Agent", "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0")
+	code := browser.Get("/oauth/authorize?" + query.Encode()).Allow().Code()
+	scene.Redeem(t, issuertest.Public, code, url.Values{"code_verifier": {verifier}})
+	shown("consent-loopback", ask(issuertest.Public))
+	shown("consent-more", ask(issuertest.Public, everything))
+
+	registered := scene.SendJSON(http.MethodPost, "/oauth/register", map[string]any{"client_name": "Resume Wizard", "redirect_uris": []string{"https://wizard.example/cb"}})
+	wizard, _ := registered.JSON["client_id"].(string)
+	redirect := issuertest.Set("redirect_uri", "https://wizard.example/cb")
+	shown("consent-unverified", ask(wizard, redirect))
+	shown("refused", ask(wizard, redirect, issuertest.Set("response_type", "token")))
+
+	shown("apps-empty-page", "/oauth/apps?after=1.11111111-1111-4111-8111-111111111111")
+	g.connect(t)
+	shown("apps", "/oauth/apps")
+	shown("limit", ask(issuertest.GPT, issuertest.Set("scope", "applications:read")))
+	posted("apps-done", browser.Get("/oauth/apps"), "Disconnect Career Copilot", nil)
+	shown("apps-done", g.pages[language+"/apps-done"].Location())
+
+	device := scene.PostForm("/oauth/device_authorization", url.Values{"client_id": {issuertest.Device}, "scope": {"jobs:read resume:read"}})
+	shown("device", "/oauth/device?user_code="+url.QueryEscape(device.JSON["user_code"].(string)))
+	posted("device-wrong", browser.Get("/oauth/device"), "Continue", func(form url.Values) { form.Set("user_code", "BBBB-BBBB") })
+	deviceConsent := browser.Get("/oauth/device").Press("Continue", "user_code", device.JSON["user_code"].(string))
+	posted("consent-device", browser.Get("/oauth/device"), "Continue", func(form url.Values) { form.Set("user_code", device.JSON["user_code"].(string)) })
+	posted("device-connected", deviceConsent, "Allow", nil)
+	other := scene.PostForm("/oauth/device_authorization", url.Values{"client_id": {issuertest.Device}})
+	posted("device-denied", browser.Get("/oauth/device").Press("Continue", "user_code", other.JSON["user_code"].(string)), "Deny", nil)
+
+	shown("error-link", ask("nobody"))
+	shown("error-broken", "/oauth/consent?request=x")
+	forgetful := scene.Browser(t)
+	forgetful.Header.Set("Accept-Language", language)
+	keep("error-cookies", forgetful.Get("/oauth/consent?"+url.Values{"request": form["request"]}.Encode()))
+	scene.SQL(t, "ALTER TABLE gpt_logins RENAME TO away")
+	shown("error-unavailable", "/oauth/apps")
+	scene.SQL(t, "ALTER TABLE away RENAME TO gpt_logins")
+
+	shown("end-session", "/oauth/end_session")
+	posted("signed-in-still", browser.Get("/oauth/end_session"), "Stay signed in", nil)
+	posted("signed-out", browser.Get("/oauth/apps"), "Not you? Sign out", nil)
+	for _, name := range []string{"consent", "consent-more", "apps"} {
+		opened := *g.pages[language+"/"+name]
+		opened.Body = strings.ReplaceAll(opened.Body, "<details", "<details open")
+		keep(name+"-opened", &opened)
+	}
+}
+
+// connect gives ada apps of every kind, with something to tell.
+func (g *gallery) connect(t *testing.T) {
+	t.Helper()
+	g.scene.SQL(t, "DELETE FROM gpt_sessions")
+	g.scene.SQL(t, `INSERT INTO gpt_sessions (user_id, client_id, resource, redirect_uri, scopes, granted_scopes, created_at, last_active, calls_since, expires_at,
+			consent_address, consent_agent, client_address, client_agent)
+		SELECT $1, c.id, 'https://api.example', c.redirect, c.scopes::text[], c.scopes::text[], now() - c.age::interval, now() - c.used::interval, now() - '12 days'::interval, now() + interval '20 days',
+			'203.0.113.7', 'Mozilla/5.0 (iPhone; CPU iPhone OS 19_0 like Mac OS X) AppleWebKit/605.1.15 Version/19.0 Mobile/15E148 Safari/604.1', '198.51.100.2', c.agent
+		FROM (VALUES ('copilot', 'https://copilot.example/callback', '{jobs:read,applications:write,resume:read}', '3 days', '5 minutes', 'python-httpx/0.28.1'),
+			('cli', 'http://127.0.0.1/callback', '{jobs:read}', '40 days', '2 hours', 'jobs-cli/2.1 (linux)'),
+			('tv', NULL, '{jobs:read,resume:read}', '1 hour', '1 hour', 'okhttp/4.12.0')) AS c (id, redirect, scopes, age, used, agent)`, g.scene.User.ID)
+	g.scene.SQL(t, `INSERT INTO gpt_session_calls (session_id, day, scope, calls)
+		SELECT s.id, (now() AT TIME ZONE 'UTC')::date, scope, n FROM gpt_sessions s JOIN (VALUES ('copilot', 'jobs:read', 1234), ('copilot', 'applications:read', 1), ('cli', 'jobs:read', 56)) AS c (client, scope, n) ON c.client = s.client_id`)
+}
+
+// serve answers with the pages as they came.
+func (g *gallery) serve(t *testing.T) (address string) {
+	t.Helper()
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		page, ok := g.pages[strings.TrimPrefix(r.URL.Path, "/")]
+		if !ok {
+			http.NotFound(w, r)
+			return
+		}
+		for _, name := range []string{"Content-Type", "Content-Security-Policy", "Content-Language", "Referrer-Policy", "X-Content-Type-Options"} {
+			w.Header().Set(name, page.Header.Get(name))
+		}
+		_, _ = w.Write([]byte(page.Body))
+	}))
+	t.Cleanup(server.Close)
+	return server.URL
+}
+
+// names are the pages, without their language.
+func (g *gallery) names() []string {
+	var names []string
+	for _, key := range slices.Sorted(maps.Keys(g.pages)) {
+		if name, ok := strings.CutPrefix(key, g.languages[0]+"/"); ok {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// colors makes the tab prefer light or dark ones.
+func colors(scheme string) chromedp.Action[chromedp.Void] {
+	return chromedp.Func(func(ctx context.Context, t *chromedp.Target) error {
+		_, err := cdp.Call(ctx, t, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{
+			Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: scheme}},
+		})
+		return err
+	})
+}
+
+func viewport(kind string) chromedp.Action[chromedp.Void] {
+	if kind == "phone" {
+		return chromedp.EmulateViewport(390, 780, chromedp.EmulateMobile)
+	}
+	return chromedp.EmulateViewport(1180, 800)
+}
+
+// axe runs axe-core on the page that the tab shows: WCAG 2.2 A and AA, and what
+// its makers hold good practice.
+func axe(t *testing.T, browser context.Context, script, page string) {
+	t.Helper()
+	result, err := chromedp.Run(browser, chromedp.Evaluate[string](script+`;
+		axe.run(document, {runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa', 'best-practice']}).then(r => JSON.stringify(
+			r.violations.map(v => v.id + ': ' + v.help + ' ' + v.nodes.map(n => n.html + ' ' + n.failureSummary).join(' | '))))`, chromedp.EvalAwaitPromise))
+	if err != nil {
+		t.Fatalf("%s: %v", page, err)
+	}
+	var violations []string
+	if err := json.Unmarshal([]byte(result), &violations); err != nil {
+		t.Fatal(err)
+	}
+	for _, violation := range violations {
+		t.Errorf("%s: %s", page, violation)
+	}
+}
+
+func axeScript(t *testing.T) string {
+	t.Helper()
+	script, err := os.ReadFile("clients/node_modules/axe-core/axe.min.js")
+	if err != nil {
+		t.Fatalf("axe-core is not installed: run scripts/deps clients (%v)", err)
+	}
+	return string(script)
+}
+
+// requests collects the addresses that the tab asks for.
+func requests(t *testing.T, browser context.Context) func() []string {
+	t.Helper()
+	seen := make(chan string, 1000)
+	if err := chromedp.Listen(browser, func(event any) {
+		if request, ok := event.(*network.EventRequestWillBeSent); ok {
+			seen <- request.Request.URL
+		}
+	}); err != nil {
+		t.Fatal(err)
+	}
+	return func() (all []string) {
+		for {
+			select {
+			case address := <-seen:
+				all = append(all, address)
+			default:
+				return all
+			}
+		}
+	}
+}
+
+// PAG-12, PAG-13, CLI-20: every page in light and dark, on phone and desktop, in a language that
+// runs from left to right and one that does not: kept as a picture, without a
+// violation of WCAG 2.2 AA, without scrolling sideways, and without a request to
+// anybody.
+func TestEveryPageIsFitToBeSeen(t *testing.T) {
+	g := newGallery(t, nil, "en", "ar")
+	address, script, browser := g.serve(t), axeScript(t), newChromium(t)
+	asked := requests(t, browser)
+	for _, language := range g.languages {
+		for _, screen := range []string{"desktop", "phone"} {
+			if err := chromedp.Do(browser, viewport(screen)); err != nil {
+				t.Fatal(err)
+			}
+			for _, name := range g.names() {
+				if err := chromedp.Do(browser, chromedp.Navigate(address+"/"+language+"/"+name)); err != nil {
+					t.Fatal(err)
+				}
+				if wide, err := chromedp.Run(browser, chromedp.Evaluate[bool](`document.documentElement.scrollWidth > innerWidth`)); err != nil || wide {
+					t.Errorf("%s scrolls sideways on a %s (%v)", name, screen, err)
+				}
+				for _, scheme := range []string{"light", "dark"} {
+					picture := fmt.Sprintf("%s-%s-%s-%s", name, language, screen, scheme)
+					if err := chromedp.Do(browser, colors(scheme)); err != nil {
+						t.Fatal(err)
+					}
+					screenshot(t, browser, picture)
+					// Each page twice: the other two differ in nothing that axe looks at.
+					if (screen == "phone") == (scheme == "dark") {
+						axe(t, browser, script, picture)
+					}
+				}
+			}
+		}
+	}
+	addresses := asked()
+	if want := 4 * len(g.names()); len(addresses) < want {
+		t.Errorf("%d requests were seen, want at least %d", len(addresses), want)
+	}
+	for _, request := range addresses {
+		if !strings.HasPrefix(request, address) && !strings.HasPrefix(request, "data:") {
+			t.Errorf("a page asked for %s", request)
+		}
+	}
+}
+
+// PAG-09, PAG-12, CLI-20: whatever an owner makes of the pages by colors and a logo, they can be read.
+func TestThemedPagesHaveNoViolation(t *testing.T) {
+	logo, err := issuer.NewLogo([]byte(`<svg xmlns="http://www.w3.org/2000/svg" width="160" height="40"><rect width="40" height="40" rx="10" fill="#e4572e"/><text x="52" y="28" font-family="sans-serif" font-size="22" fill="#777">Acme Jobs</text></svg>`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	script, browser := axeScript(t), newChromium(t)
+	for theme, config := range map[string]issuer.LookConfig{
+		"orange": {Name: "Acme Jobs", Logo: logo, Light: issuer.Colors{Action: "#ff7a00", Background: "#fff4e8"}},
+		"pale":   {Name: "Pale Jobs", Light: issuer.Colors{Action: "#ffff99", Background: "#000000"}, Dark: issuer.Colors{Action: "#000033", Background: "#ffffff"}},
+	} {
+		look, err := issuer.NewLook(config)
+		if err != nil {
+			t.Fatal(err)
+		}
+		g := newGallery(t, look, "en")
+		address := g.serve(t)
+		for _, name := range g.names() {
+			if err := chromedp.Do(browser, viewport("desktop"), chromedp.Navigate(address+"/en/"+name)); err != nil {
+				t.Fatal(err)
+			}
+			for _, scheme := range []string{"light", "dark"} {
+				if err := chromedp.Do(browser, colors(scheme)); err != nil {
+					t.Fatal(err)
+				}
+				if name == "consent" || name == "apps" || name == "sign-in" {
+					screenshot(t, browser, fmt.Sprintf("theme-%s-%s-%s", theme, name, scheme))
+				}
+				axe(t, browser, script, fmt.Sprintf("%s, theme %s, %s", name, theme, scheme))
+			}
+		}
+	}
+}
