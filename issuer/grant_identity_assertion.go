@@ -131,9 +131,6 @@ func (s *Server) assertedResource(req tokenRequest, a *identityAssertion, scopes
 				named = append(named, r.Identifier)
 			}
 		}
-		if len(a.Resources) > 0 && len(named) == 0 {
-			return "", oauth.InvalidTarget("The assertion is for no resource of this server.")
-		}
 	}
 	resource, err := s.selectResource(req.client, named, scopes)
 	if err == nil && !a.namesResource(func(name string) bool { return oauth.SameResource(resource, name) }) {

@@ -186,6 +186,13 @@ func TestOrganizationLetsAClientActForItsUser(t *testing.T) {
 	if n := o.Count(t, `SELECT count(*) FROM gpt_oauth_events WHERE event_type = 'gpt.oauth.session_asserted'`); n != 1 {
 		t.Errorf("%d events", n)
 	}
+	// Also for another user, whose session has ended, when several come at once.
+	o.bring(o.assertion(claim("sub", "heidi-1")))
+	o.SQL(t, `UPDATE gpt_sessions SET revoked_at = now() WHERE user_id = 'heidi-1'`)
+	atOnce(8, func() issuertest.Response { return o.bring(o.assertion(claim("sub", "heidi-1"))) })
+	if n := o.Count(t, `SELECT count(*) FROM gpt_sessions WHERE user_id = 'heidi-1' AND revoked_at IS NULL`); n != 1 {
+		t.Errorf("%d sessions of assertions at once", n)
+	}
 	// Nobody knows when the user signed in, unless the provider says so.
 	if claims := claimsOf(t, o.bring(o.assertion()).Tokens().Access); claims["auth_time"] != nil {
 		t.Errorf("%v", claims)
@@ -280,6 +287,7 @@ func TestAssertionsThatDoNotHoldAreRefused(t *testing.T) {
 		"bound to a key":               o.assertion(claim("cnf", map[string]any{"jkt": dpoptest.NewKey(t, "ES256").Thumbprint()})),
 		"bound to a certificate":       o.assertion(claim("cnf", map[string]any{"x5t#S256": "x"})),
 		"cnf that is empty":            o.assertion(claim("cnf", map[string]any{})),
+		"bound to a key without name":  o.assertion(claim("cnf", map[string]any{"jkt": ""})),
 		"too long":                     o.assertion(claim("more", strings.Repeat("x", 9000))),
 		"garbage":                      "x.y.z",
 		"five parts":                   good + ".x.y",
@@ -457,6 +465,8 @@ func TestBoundAssertionNeedsItsKey(t *testing.T) {
 	bound := func() string { return o.assertion(claim("cnf", map[string]any{"jkt": key.Thumbprint()})) }
 	wantOAuthError(t, o.bring(bound()), 400, "invalid_grant")
 	wantOAuthError(t, o.bringWith(bound(), []issuertest.Auth{prove(o.Scene, other, "/oauth/token")}), 400, "invalid_grant")
+	both := o.assertion(claim("cnf", map[string]any{"jkt": key.Thumbprint(), "x5t#S256": "x"})) // of which one is not proven
+	wantOAuthError(t, o.bringWith(both, []issuertest.Auth{prove(o.Scene, key, "/oauth/token")}), 400, "invalid_grant")
 	wantBound(t, o.bringWith(bound(), []issuertest.Auth{prove(o.Scene, key, "/oauth/token")}), key)
 	wantBound(t, o.bringWith(o.assertion(), []issuertest.Auth{prove(o.Scene, other, "/oauth/token")}), other)
 }
@@ -508,6 +518,33 @@ func TestKeysOfTheProviderAreFetchedSeldom(t *testing.T) {
 	o.Clock.Advance(48 * time.Hour)
 	if r := o.bring(o.assertion()); r.Status != 503 {
 		t.Errorf("metadata of another issuer: %d %s", r.Status, r.Body)
+	}
+}
+
+// JAG-10: metadata that are down say what they said last, and a provider that is
+// down is not asked for every request.
+func TestProviderThatIsDownIsLeftAlone(t *testing.T) {
+	t.Parallel()
+	o := newOrganization(t)
+	if r := o.bring(o.assertion()); r.Status != 200 {
+		t.Fatal(r.Body)
+	}
+	down := func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusBadGateway) }
+	o.host.Answer("/.well-known/openid-configuration", down)
+	o.Clock.Advance(2 * time.Hour)
+	if r := o.bring(o.assertion()); r.Status != 200 {
+		t.Errorf("only the keys can be had: %d %s", r.Status, r.Body)
+	}
+	o.host.Answer("/keys", down)
+	o.Clock.Advance(2 * time.Hour)
+	before := o.host.Hits("/keys") + o.host.Hits("/.well-known/openid-configuration")
+	for range 40 {
+		if r := o.bring(o.assertion()); r.Status != 503 && r.Status != 429 || r.Header.Get("Retry-After") == "" {
+			t.Fatalf("%d %s", r.Status, r.Body)
+		}
+	}
+	if n := o.host.Hits("/keys") + o.host.Hits("/.well-known/openid-configuration") - before; n > 30 {
+		t.Errorf("asked %d times", n)
 	}
 }
 
