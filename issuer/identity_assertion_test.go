@@ -189,7 +189,11 @@ func TestOrganizationLetsAClientActForItsUser(t *testing.T) {
 	// Also for another user, whose session has ended, when several come at once.
 	o.bring(o.assertion(claim("sub", "heidi-1")))
 	o.SQL(t, `UPDATE gpt_sessions SET revoked_at = now() WHERE user_id = 'heidi-1'`)
-	atOnce(8, func() issuertest.Response { return o.bring(o.assertion(claim("sub", "heidi-1"))) })
+	for _, r := range atOnce(8, func() issuertest.Response { return o.bring(o.assertion(claim("sub", "heidi-1"))) }) {
+		if r.Status != 200 {
+			t.Errorf("at once: %d %s", r.Status, r.Body)
+		}
+	}
 	if n := o.Count(t, `SELECT count(*) FROM gpt_sessions WHERE user_id = 'heidi-1' AND revoked_at IS NULL`); n != 1 {
 		t.Errorf("%d sessions of assertions at once", n)
 	}
