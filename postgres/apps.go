@@ -77,7 +77,11 @@ func (s *Store) EndUserSessions(ctx context.Context, userID string, origin issue
 				SELECT 'gpt.oauth.session_revoked', user_id, client_id, id, $2::text, $3::text, '{"reason":"ended_by_user","all":true}' FROM revoked)
 			SELECT count(*) FROM revoked`), userID, address(origin), requestID(origin)).
 			QueryRow(func(row pgx.Row) error { return row.Scan(&ended) })
-		return conn.SendBatch(ctx, &batch).Close()
+		err := conn.SendBatch(ctx, &batch).Close()
+		if err == nil && ended == 0 {
+			err = s.confirmEnded(ctx, conn, `user_id = $1`, userID)
+		}
+		return err
 	})
 	return ended, err
 }
