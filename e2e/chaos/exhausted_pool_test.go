@@ -39,9 +39,9 @@ func TestExhaustedPoolRefusesWhoWaits(t *testing.T) {
 	} {
 		release := lock(t, c, statement)
 		pages := (&run{T: t, c: c}).probe("/oauth/jwks.json", "/.well-known/oauth-authorization-server", "/oauth/healthz/live")
-		rounds := pick(1, 10)
+		times := rounds(1, 10)
 		var waited []time.Duration
-		for range rounds {
+		for range times {
 			for _, answer := range refreshAll(node, token.Refresh, burst) {
 				if answer.Status != http.StatusServiceUnavailable || answer.Header.Get("Retry-After") == "" {
 					t.Errorf("with every connection held: %s, Retry-After %q", answer, answer.Header.Get("Retry-After"))
@@ -59,7 +59,7 @@ func TestExhaustedPoolRefusesWhoWaits(t *testing.T) {
 		// all others wait for one.
 		slices.Sort(waited)
 		noted(t, "R-11", name+", refreshes at once", burst)
-		atMost(t, "R-11", name+", who waited was refused after, slowest", waited[len(waited)-1-rounds*poolSize], pick(1800*time.Millisecond, time.Second))
+		atMost(t, "R-11", name+", who waited was refused after, slowest", waited[len(waited)-1-times*poolSize], pick(1800*time.Millisecond, time.Second))
 		atMost(t, "R-11", name+", who was at it was refused after, slowest", waited[len(waited)-1], pick(4*time.Second, 3*time.Second))
 		exactly(t, "R-11", name+", JWKS, metadata and health not answered 200", len(pages.failed), 0)
 		atMost(t, "R-11", name+", JWKS, metadata and health, p99", quantile(pages.took, 0.99), pick(time.Second, 50*time.Millisecond))

@@ -40,7 +40,7 @@ func TestOldPrimaryThatComesBackIsNotUsed(t *testing.T) {
 	r.sleep(pick(time.Second, 5*time.Second))
 	var broken []window
 	var pooled int
-	for range pick(1, 10) {
+	for range rounds(1, 10) {
 		from := r.load.Now()
 		for _, n := range r.c.Nodes {
 			pooled += n.Second.Open()
@@ -89,7 +89,7 @@ func TestDeadStandbyHangsNoRequest(t *testing.T) {
 	standby.Kill(t)
 	away := window{r.load.Now(), 0}
 	var stuck int
-	for range pick(6, 120) {
+	for range rounds(6, 120) {
 		r.sleep(500 * time.Millisecond)
 		stuck = max(stuck, postgrestest.Query[int](t, primary, `SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND application_name LIKE 'node%'`))
 	}

@@ -17,6 +17,7 @@ import (
 
 var (
 	long    = flag.Bool("long", false, "the long forms, for make chaos")
+	share   = flag.Float64("share", 1, "with -long, the share of the rounds of what is repeated; at least one")
 	results = flag.String("results", "", "a file to which every figure is added, a JSON object a line")
 )
 
@@ -35,6 +36,12 @@ func pick[T any](shortForm, longForm T) T {
 		return longForm
 	}
 	return shortForm
+}
+
+// rounds is pick for how often something is repeated, of which -share takes a
+// part.
+func rounds(shortForm, longForm int) int {
+	return pick(shortForm, max(1, int(float64(longForm)**share)))
 }
 
 // figure is one measured value beside the limit it is held to.

@@ -24,7 +24,7 @@ func TestKeyRotationsRefuseNoValidToken(t *testing.T) {
 	load := moderate()
 	load.KeepAll = true
 	r := newRun(t, "R-15", cluster.Config{Nodes: pick(2, 3)}, load)
-	rotations := pick(2, 100)
+	rotations := rounds(2, 100)
 	first := kid(t, r.c.SignIn(t, "kid@example.com").Connect(t, r.c.Nodes[0], "jobs:read"))
 	for range rotations {
 		r.c.Nodes[0].Command(t, "oauth", "key", "rotate")
@@ -40,7 +40,7 @@ func TestKeyRotationsRefuseNoValidToken(t *testing.T) {
 	user := r.c.SignIn(t, "theft@example.com")
 	var refused, late, fresh int
 	var slowest time.Duration
-	for range pick(1, 10) {
+	for range rounds(1, 10) {
 		stolen := user.Connect(t, r.c.Nodes[0], "jobs:read")
 		old := kid(t, stolen)
 		r.c.Nodes[0].Command(t, "oauth", "key", "rotate", "--now")
@@ -71,7 +71,7 @@ func TestKeyRotationsRefuseNoValidToken(t *testing.T) {
 			}
 		}
 	}
-	noted(t, "R-15", "replaced at once, times", pick(1, 10))
+	noted(t, "R-15", "replaced at once, times", rounds(1, 10))
 	noted(t, "R-15", "tokens of a new key, used elsewhere at once", fresh)
 	exactly(t, "R-15", "tokens of a new key that were refused", refused, 0)
 	exactly(t, "R-15", "tokens of a replaced key that passed after the bound", late, 0)

@@ -22,7 +22,7 @@ func TestLostListenerLosesNoRevocation(t *testing.T) {
 	r := newRun(t, "R-08", cluster.Config{Nodes: 2}, load)
 	const listener = `query LIKE '%gpt_revocations%' AND pid <> pg_backend_pid()`
 	var trusted time.Duration
-	for range pick(1, 20) {
+	for range rounds(1, 20) {
 		for name, lose := range map[string]func(){
 			"ended by the server": func() { r.c.Postgres.Exec(t, `SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE `+listener) },
 			"restart":             func() { r.c.Postgres.Stop(t); r.c.Postgres.Start(t) },
@@ -48,7 +48,7 @@ func TestPoolerIsFoundOutAndPolled(t *testing.T) {
 	c := cluster.New(t, cluster.Config{Nodes: 2, Postgres: server, DSN: postgrestest.Pgbouncer(t, server.DSN())})
 	r := runOn(t, "R-08", c, moderate())
 	user := c.SignIn(t, "alice@example.com")
-	waits := revokeAndWait(t, c, []*cluster.Browser{user}, pick(20, 200))
+	waits, _ := revokeAndWait(t, c, []*cluster.Browser{user}, rounds(20, 200))
 	r.settle()
 	noted(t, "R-08", "behind PgBouncer, revocations", len(waits))
 	atMost(t, "R-08", "behind PgBouncer, refused elsewhere after, slowest", quantile(waits, 1), bound)

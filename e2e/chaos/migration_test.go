@@ -40,7 +40,7 @@ func TestNodesThatStartAtOnceMigrateOnce(t *testing.T) {
 		}
 		var slowest time.Duration
 		var killed int
-		for range pick(1, 20) {
+		for range rounds(1, 20) {
 			took, n := startAtOnce(t, server, form.dsn, form.version, form.kills)
 			slowest, killed = max(slowest, took), killed+n
 		}

@@ -24,7 +24,7 @@ func TestKilledNodeTakesNothingAlong(t *testing.T) {
 	user := c.SignIn(t, "in-progress@example.com")
 	killed := c.Nodes[0]
 	var restart time.Duration
-	for range pick(1, 10) {
+	for range rounds(1, 10) {
 		r.sleep(pick(time.Second, 5*time.Second))
 		// The page of consent comes from the node that then dies; the decision
 		// goes to another.
@@ -56,7 +56,7 @@ func TestKilledNodeTakesNothingAlong(t *testing.T) {
 	lost := r.load.Entries().Where(func(e ledger.Entry) bool { return e.Status == 0 })
 	unwilling := r.load.Entries().Where(func(e ledger.Entry) bool { return e.Status >= 500 })
 	// Each client has one request under way, or two where it asks twice at once.
-	atMost(t, "R-05", "requests lost with a node, each time", len(lost), pick(1, 10)*(2*load.Flows+load.Callers))
+	atMost(t, "R-05", "requests lost with a node, each time", len(lost), rounds(1, 10)*(2*load.Flows+load.Callers))
 	exactly(t, "R-05", "failures at other nodes", len(unwilling), 0)
 	atMost(t, "R-05", "from the start of the process until it is ready, slowest", restart, pick(20*time.Second, 2*time.Second))
 }

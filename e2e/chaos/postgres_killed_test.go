@@ -21,7 +21,7 @@ func TestPostgresKilledUnderLoad(t *testing.T) {
 	r := newRun(t, "R-01", cluster.Config{Nodes: pick(2, 3)}, moderate())
 	documents := r.probe("/oauth/jwks.json", "/.well-known/oauth-authorization-server", "/.well-known/oauth-protected-resource")
 	var down, back []window
-	for range pick(1, 20) {
+	for range rounds(1, 20) {
 		r.sleep(pick(1500*time.Millisecond, 3*time.Second))
 		killed := r.load.Now()
 		r.c.Postgres.Kill(t)

@@ -40,7 +40,7 @@ func TestReloadsFailNothingAndLeaveNothing(t *testing.T) {
 	streaming := pick(5, 25)
 	lasting := []*streams{openStreams(t, node, token.Access, streaming), openStreams(t, control, token.Access, streaming)}
 
-	reload, times := reloader(t, node), pick(9, 100)
+	reload, times := reloader(t, node), rounds(9, 100)
 	for range times {
 		r.sleep(pick(500*time.Millisecond, 600*time.Millisecond))
 		reload()

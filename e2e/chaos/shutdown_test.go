@@ -33,7 +33,7 @@ func TestTerminatedNodeFinishesItsRequests(t *testing.T) {
 	r := runOn(t, "R-20", c, load)
 	leaving := c.Nodes[0]
 	token := c.SignIn(t, "slow@example.com").Connect(t, leaving, "jobs:read")
-	for range pick(1, 10) {
+	for range rounds(1, 10) {
 		r.sleep(pick(time.Second, 3*time.Second))
 		// 1. Requests that are under way when the signal comes, and after.
 		const inFlight = 20

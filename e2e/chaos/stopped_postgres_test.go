@@ -19,7 +19,7 @@ func TestStoppedPostgresIsAPartition(t *testing.T) {
 	r := newRun(t, "R-13", cluster.Config{Nodes: pick(2, 3)}, moderate())
 	var unready, normal time.Duration
 	var away []window
-	for range pick(1, 5) {
+	for range rounds(1, 5) {
 		r.sleep(pick(time.Second, 5*time.Second))
 		from := r.load.Now()
 		r.c.Postgres.Pause()
