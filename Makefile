@@ -1,5 +1,6 @@
 GO ?= go
 FUZZTIME ?= 20s
+SHARE ?= 1
 
 .PHONY: help run login build test lint fuzz bench performance chaos xcaddy deps
 
@@ -31,10 +32,10 @@ fuzz: ## every fuzz target for longer: make fuzz FUZZTIME=10m
 bench: ## the benchmarks, about ten minutes; results in artifacts/bench.json
 	$(GO) run ./bench
 
-chaos: ## what a deployment does when its parts fail, about an hour, best as root; figures in artifacts/chaos.jsonl
+chaos: ## what a deployment does when its parts fail, about an hour, best as root; SHARE=0.1 repeats less; figures in artifacts/chaos.jsonl
 	scripts/deps postgresql pgbouncer faketime iproute2 iptables
 	@mkdir -p artifacts && rm -f artifacts/chaos.jsonl
-	$(GO) test -count=1 -timeout 3h -parallel 1 -v ./e2e/chaos -long -results $(CURDIR)/artifacts/chaos.jsonl
+	$(GO) test -count=1 -timeout 3h -parallel 1 -v ./e2e/chaos -long -share $(SHARE) -results $(CURDIR)/artifacts/chaos.jsonl
 
 performance: ## tables and plots of docs/performance.md, from docs/performance.json
 	$(GO) run ./bench -draw docs -out docs/performance.json

@@ -34,13 +34,19 @@ type Code struct{ Code, Verifier string }
 // SignIn makes the user and signs in.
 func (c *Cluster) SignIn(t testing.TB, email string) *Browser {
 	t.Helper()
+	return c.SignInAt(t, c.Balanced(), email)
+}
+
+// SignInAt is SignIn at an endpoint.
+func (c *Cluster) SignInAt(t testing.TB, e Endpoint, email string) *Browser {
+	t.Helper()
 	c.AddUser(t, email)
 	jar, err := cookiejar.New(nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	b := &Browser{Email: email, cluster: c, jar: jar}
-	if _, err := b.Authorize(t.Context(), c.Balanced(), "jobs:read"); err != nil {
+	if _, err := b.Authorize(t.Context(), e, "jobs:read"); err != nil {
 		t.Fatalf("sign in as %s: %v", email, err)
 	}
 	return b

@@ -112,7 +112,12 @@ func (n *Node) Get(ctx context.Context, path, token string) Answer { return Get(
 
 // Get asks an endpoint for a path, with the access token unless it is empty.
 func Get(ctx context.Context, e Endpoint, path, token string) Answer {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, e.at().Issuer+path, nil)
+	return Call(ctx, e, http.MethodGet, path, token)
+}
+
+// Call is Get with another method.
+func Call(ctx context.Context, e Endpoint, method, path, token string) Answer {
+	request, err := http.NewRequestWithContext(ctx, method, e.at().Issuer+path, nil)
 	if err != nil {
 		return Answer{Err: err}
 	}
