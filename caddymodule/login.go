@@ -19,7 +19,11 @@ type LoginMethod interface {
 
 // PasswordLogin signs users in with an email address and a password, both kept
 // in Postgres (the password as argon2id). `caddy oauth user add` makes users.
-type PasswordLogin struct{}
+type PasswordLogin struct {
+	// Passkeys lets users register passkeys at /oauth/account and sign in with them.
+	// The issuer must have a host name: passkeys belong to it. Default: false.
+	Passkeys bool `json:"passkeys,omitempty"`
+}
 
 // CaddyModule returns the Caddy module information.
 func (PasswordLogin) CaddyModule() caddy.ModuleInfo {
@@ -28,21 +32,30 @@ func (PasswordLogin) CaddyModule() caddy.ModuleInfo {
 
 // UnmarshalCaddyfile reads
 //
-//	login password
-func (*PasswordLogin) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+//	login password {
+//		passkeys
+//	}
+func (l *PasswordLogin) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next() // the method
-	if d.NextArg() || d.NextBlock(0) {
+	if d.NextArg() {
 		return d.Errf("login password: unexpected %q", d.Val())
 	}
-	return nil
+	return parseBlock(d, map[string]word{
+		"passkeys": once(flag(&l.Passkeys)),
+	})
 }
 
 // ConfigureLogin implements LoginMethod.
-func (*PasswordLogin) ConfigureLogin(config *issuer.Config) error {
+func (l *PasswordLogin) ConfigureLogin(config *issuer.Config) error {
 	if config.Password {
 		return errors.New("login password is set twice")
 	}
-	config.Password = true
+	if l.Passkeys {
+		if err := issuer.CheckPasskeys(config.Issuer); err != nil {
+			return fmt.Errorf("login password: %w", err)
+		}
+	}
+	config.Password, config.Passkeys = true, l.Passkeys
 	return nil
 }
 
@@ -63,7 +76,7 @@ func (a *App) provisionLogins() error {
 		a.logins = append(a.logins, method)
 	}
 	// A dry run: contradictions between methods are errors of the configuration.
-	if err := a.configureLogins(new(issuer.Config)); err != nil {
+	if err := a.configureLogins(&issuer.Config{Issuer: a.issuer}); err != nil {
 		return a.at("login", 0, err)
 	}
 	return nil

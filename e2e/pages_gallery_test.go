@@ -46,7 +46,7 @@ func (nowhere) Redeem(context.Context, issuer.ProviderRequest, url.Values) (issu
 func newGallery(t *testing.T, look *issuer.Look, languages ...string) *gallery {
 	t.Helper()
 	g := &gallery{languages: languages, pages: map[string]*issuertest.Page{}}
-	g.scene = issuertest.New(t, issuertest.SelfRegistration(nil), issuertest.With(func(c *issuer.Config) {
+	g.scene = issuertest.New(t, issuertest.SelfRegistration(nil), issuertest.Passkeys(), issuertest.With(func(c *issuer.Config) {
 		c.OpenID, c.Look, c.SessionLimit = true, look, 3
 		c.Methods = []issuer.LoginMethod{{Name: "google", Label: "Google", Provider: nowhere{}}, {Name: "company", Label: "Acme SSO", Provider: nowhere{}}}
 		c.Catalog = galleryCatalog(t)
@@ -122,6 +122,14 @@ func (g *gallery) visit(t *testing.T, language string) {
 	shown("consent-openid", ask(issuertest.Confidential, issuertest.Set("scope", "openid profile email")))
 	shown("account", ask(issuertest.Confidential, issuertest.Set("prompt", "select_account")))
 
+	scene.SQL(t, "DELETE FROM gpt_passkeys")
+	shown("credentials-none", "/oauth/account")
+	scene.SQL(t, `INSERT INTO gpt_passkeys (credential_id, user_id, name, public_key, sign_count, backup_eligible, backed_up, created_at, last_used_at)
+		VALUES ('\x01', $1, 'iPhone', '\x00', 0, true, true, now() - interval '40 days', now() - interval '3 hours'), ('\x02', $1, 'Key ring', '\x00', 7, false, false, now(), NULL)`, scene.User.ID)
+	shown("credentials", "/oauth/account")
+	posted("credentials-done", browser.Get("/oauth/account"), "Remove Key ring", nil)
+	shown("credentials-done", g.pages[language+"/credentials-done"].Location())
+
 	query, verifier := scene.Authorization(issuertest.Public)
 	browser.Header.Set("User-Agent", "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0")
 	code := browser.Get("/oauth/authorize?" + query.Encode()).Allow().Code()
@@ -163,7 +171,7 @@ func (g *gallery) visit(t *testing.T, language string) {
 	shown("end-session", "/oauth/end_session")
 	posted("signed-in-still", browser.Get("/oauth/end_session"), "Stay signed in", nil)
 	posted("signed-out", browser.Get("/oauth/apps"), "Not you? Sign out", nil)
-	for _, name := range []string{"consent", "consent-more", "apps"} {
+	for _, name := range []string{"consent", "consent-more", "apps", "credentials"} {
 		opened := *g.pages[language+"/"+name]
 		opened.Body = strings.ReplaceAll(opened.Body, "<details", "<details open")
 		keep(name+"-opened", &opened)
@@ -321,7 +329,7 @@ func TestEveryPageIsFitToBeSeen(t *testing.T) {
 		t.Errorf("%d requests were seen, want at least %d", len(addresses), want)
 	}
 	for _, request := range addresses {
-		if !strings.HasPrefix(request, address) && !strings.HasPrefix(request, "data:") {
+		if !strings.HasPrefix(request, address) && !strings.HasPrefix(request, "data:") && request != g.scene.URL+"/oauth/passkey.js" {
 			t.Errorf("a page asked for %s", request)
 		}
 	}

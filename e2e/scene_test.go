@@ -62,6 +62,7 @@ type sceneConfig struct {
 	Site    string // in place of the gate and the recorder behind it; BASE stands for the issuer, API for the recorder
 	Scopes  string // in place of those of the job board
 	Trust   string // a file with certificates that the gateway trusts
+	Login   string // in place of login password
 	HTTPS   bool   // with certificates of Caddy's own, as strict clients demand
 }
 
@@ -183,7 +184,7 @@ func newSceneWith(t *testing.T, with sceneConfig) *scene {
 			redirect_uri https://chatgpt.com/aip/g-123/oauth/callback
 			pkce         optional
 		}
-		login password
+		%s
 		%s
 	}
 }
@@ -193,7 +194,7 @@ func newSceneWith(t *testing.T, with sceneConfig) *scene {
 	oauth_server
 	%s
 }
-`, admin, tls, with.Global, storage, s.Base, cmp.Or(with.Scopes, jobBoardScopes), with.Options, s.Base, strings.NewReplacer("BASE", s.Base, "API", strings.TrimPrefix(s.Upstream.URL, "http://")).Replace(site)))
+`, admin, tls, with.Global, storage, s.Base, cmp.Or(with.Scopes, jobBoardScopes), cmp.Or(with.Login, "login password"), with.Options, s.Base, strings.NewReplacer("BASE", s.Base, "API", strings.TrimPrefix(s.Upstream.URL, "http://")).Replace(site)))
 	s.start()
 	s.addUser()
 	return s

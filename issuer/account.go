@@ -35,11 +35,20 @@ func (s *Server) showAccount(w http.ResponseWriter, r *http.Request, req *Author
 	})
 }
 
-// handleAccount answers POST /oauth/account {request, csrf, account}. Who wants
-// another account signs in; until then the one there is stays.
+// handleAccount answers /oauth/account: GET, and the forms of that page, are about
+// what the user signs in with; POST {request, csrf, account} is the choice of an
+// account. Who wants another account signs in; until then the one there is stays.
 func (s *Server) handleAccount(w http.ResponseWriter, r *http.Request) {
+	if r.Method != http.MethodPost && s.managesCredentials() {
+		s.handleCredentials(w, r)
+		return
+	}
 	form, ok := s.readPageForm(w, r)
 	if !ok {
+		return
+	}
+	if !form.Has("account") && s.managesCredentials() {
+		s.changeCredentials(w, r, form)
 		return
 	}
 	req, client, ok := s.resumeRequest(w, r, form.Get("request"))

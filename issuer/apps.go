@@ -32,7 +32,7 @@ func (s *Server) handleApps(w http.ResponseWriter, r *http.Request) {
 	login, err := s.currentLogin(r)
 	switch {
 	case errors.Is(err, ErrNotFound):
-		s.signInFor(w, r, appsPath)
+		s.signInFor(w, r, appsPath, time.Time{})
 		return
 	case err != nil:
 		s.unavailablePage(w, r, "find login", err)
@@ -111,13 +111,11 @@ func (s *Server) viewApp(r *http.Request, app ConnectedApp) appView {
 		Since: words.moment(app.CreatedAt, now), Used: words.moment(app.LastActive, now),
 		Consent: words.place(app.Consent), Fetched: words.place(app.Client),
 	}
-	switch {
-	case app.AssertedBy != "":
-		view.Target = redirectTarget{targetProvider, hostOf(app.AssertedBy)}
-	case app.RedirectURI == "" && app.Resource != "":
-		view.Target = redirectTarget{Kind: targetDevice}
-	case app.RedirectURI == "": // it was adopted
+	if app.RedirectURI == "" {
 		view.Target = redirectTarget{}
+		if app.Resource != "" { // else it was adopted
+			view.Target.Kind = targetDevice
+		}
 	}
 	view.Host, view.Unverified = whoVouches(client)
 	use := s.useOf(app)
@@ -184,7 +182,7 @@ func (s *Server) changeApps(w http.ResponseWriter, r *http.Request) {
 	login, err := s.currentLogin(r)
 	switch {
 	case errors.Is(err, ErrNotFound): // signed out meanwhile
-		s.signInFor(w, r, appsPath)
+		s.signInFor(w, r, appsPath, time.Time{})
 		return
 	case err != nil:
 		s.unavailablePage(w, r, "find login", err)

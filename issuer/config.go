@@ -127,10 +127,6 @@ type Config struct {
 	// Routes returns what the rules of a resource open, for the consent page. nil:
 	// the page does not say.
 	Routes func(resource string) []Route
-	// IdentityProviders are those whose assertions stand in for what a user allows:
-	// an organization decides for its people. nil: none, and the grant jwt-bearer is
-	// off. draft-ietf-oauth-identity-assertion-authz-grant.
-	IdentityProviders []IdentityProvider
 	// Store keeps codes, sessions, logins and users. Required.
 	Store Store
 	// Keys signs access tokens. Required.
@@ -139,6 +135,9 @@ type Config struct {
 	Secrets *RootSecrets
 	// Password turns on `login password`.
 	Password bool
+	// Passkeys lets the users of `login password` sign in with passkeys, and keep
+	// them at /oauth/account. The issuer must have a host name.
+	Passkeys bool
 	// Methods are the other ways to sign in. Without any, and without Password,
 	// nobody can sign in.
 	Methods []LoginMethod

@@ -34,8 +34,8 @@ func (s *Server) mintIDToken(session Session, scopes oauth.ScopeSet, accessToken
 	if session.LoginMethod != "" {
 		claims["acr"] = s.authenticationClass(session.LoginMethod)
 	}
-	if session.LoginMethod == passwordMethod {
-		claims["amr"] = []string{"pwd"} // RFC 8176 section 2
+	if amr := authenticationMethods(session.LoginMethod); amr != nil {
+		claims["amr"] = amr
 	}
 	payload, err := json.Marshal(claims)
 	if err != nil {
@@ -62,6 +62,18 @@ func (s *Server) readIDToken(token string) (idTokenHint, bool) {
 	return hint, ok && hint.Issuer == s.cfg.Issuer && hint.Subject != ""
 }
 
+// authenticationMethods is the `amr` of a login method: what was asked of the user.
+// RFC 8176 section 2. A passkey is a key that the user was verified for.
+func authenticationMethods(method string) []string {
+	switch method {
+	case passwordMethod:
+		return []string{"pwd"}
+	case PasskeyMethod:
+		return []string{"pop", "user", "mfa"}
+	}
+	return nil
+}
+
 // authenticationClass is the `acr` of a login method: the address of that way to
 // sign in. OpenID Connect Core section 2 asks for an absolute URI. What another
 // provider asked of its user, only that provider knows, so there is no `amr`.
@@ -71,6 +83,9 @@ func (s *Server) authenticationClass(method string) string { return s.endpoint(m
 func (s *Server) authenticationClasses() (classes []string) {
 	if s.cfg.Password {
 		classes = append(classes, s.authenticationClass(passwordMethod))
+	}
+	if s.passkeys != nil {
+		classes = append(classes, s.authenticationClass(PasskeyMethod))
 	}
 	for _, method := range s.cfg.Methods {
 		classes = append(classes, s.authenticationClass(method.Name))

@@ -61,7 +61,7 @@ func (s *Server) continueAuthorization(w http.ResponseWriter, r *http.Request, r
 	default:
 		same := found && expected(login.Login, req) && !req.OtherAccount
 		page := signIn{Again: same, Email: req.LoginHint}
-		if same && login.Method == passwordMethod {
+		if same && ownMethod(login.Method) {
 			page.Email = login.Name
 		}
 		s.showSignIn(w, r, http.StatusOK, req, client, page)
@@ -118,12 +118,14 @@ func (s *Server) currentLogin(r *http.Request) (signedIn, error) {
 // signIn is what the sign-in page shows.
 type signIn struct {
 	Client, Action, Request string // Client: empty where the user comes for a page of ours
+	Account                 bool   // that page is the one of their credentials
 	Email                   string // in the field already
 	Problem                 string // why the last attempt did not succeed
 	Invalid                 bool   // the fields are what is wrong
 	Again                   bool   // there is a login, but the client wants a fresh one
 	Password                bool   // the form for email and password
 	Methods                 []signInMethod
+	Passkey                 *passkeyForm // nil: passkeys are off
 }
 
 // signInMethod is a button that leads elsewhere.
@@ -140,6 +142,15 @@ func (s *Server) showSignIn(w http.ResponseWriter, r *http.Request, status int, 
 	}
 	if client != nil {
 		page.Client = displayName(client)
+	}
+	page.Account = req.OwnPage == credentialsPath
+	if s.passkeys != nil {
+		form, err := s.askForPasskey(req.BrowserDigest)
+		if err != nil {
+			s.unavailablePage(w, r, "sign-in page", err)
+			return
+		}
+		page.Passkey = form
 	}
 	page.Action, page.Password = s.endpoint(loginPath), s.cfg.Password
 	for i := range s.cfg.Methods {
@@ -189,10 +200,7 @@ func (s *Server) handleLogin(w http.ResponseWriter, r *http.Request) {
 		// (RFC 9110 section 15.5.2) that no form can meet.
 		s.showSignIn(w, r, http.StatusOK, req, client, page)
 	case errors.As(err, &throttled):
-		minutes := int((throttled.retryAfter + time.Minute - 1) / time.Minute)
-		page.Problem = s.words(r).text("signin.throttled", s.words(r).text("wait.minutes", minutes))
-		w.Header().Set("Retry-After", strconv.Itoa(ceilSeconds(throttled.retryAfter)))
-		s.showSignIn(w, r, http.StatusTooManyRequests, req, client, page)
+		s.showThrottled(w, r, req, client, page, throttled)
 	case errors.Is(err, errPasswordBusy):
 		page.Problem = s.words(r).text("signin.busy")
 		w.Header().Set("Retry-After", "5")
@@ -200,6 +208,14 @@ func (s *Server) handleLogin(w http.ResponseWriter, r *http.Request) {
 	default:
 		s.unavailablePage(w, r, "sign in", err)
 	}
+}
+
+// showThrottled tells a person when to come again.
+func (s *Server) showThrottled(w http.ResponseWriter, r *http.Request, req *AuthorizationRequest, client *Client, page signIn, throttled *throttledError) {
+	minutes := int((throttled.retryAfter + time.Minute - 1) / time.Minute)
+	page.Problem = s.words(r).text("signin.throttled", s.words(r).text("wait.minutes", minutes))
+	w.Header().Set("Retry-After", strconv.Itoa(ceilSeconds(throttled.retryAfter)))
+	s.showSignIn(w, r, http.StatusTooManyRequests, req, client, page)
 }
 
 // cutEmail bounds what is put back into the email field.
@@ -262,10 +278,11 @@ func (s *Server) handleLogout(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// signInFor has the person at the browser sign in and come to a page of ours.
-func (s *Server) signInFor(w http.ResponseWriter, r *http.Request, path string) {
+// signInFor has the person at the browser sign in, unless they did after since,
+// and come to a page of ours.
+func (s *Server) signInFor(w http.ResponseWriter, r *http.Request, path string, since time.Time) {
 	s.continueAuthorization(w, r, &AuthorizationRequest{
-		ID: uuid.NewString(), OwnPage: path, UILocales: uiLocalesOf(r), CreatedAt: s.cfg.Now(), BrowserDigest: s.browserDigest(w, r),
+		ID: uuid.NewString(), OwnPage: path, ReauthAfter: since, UILocales: uiLocalesOf(r), CreatedAt: s.cfg.Now(), BrowserDigest: s.browserDigest(w, r),
 	}, nil)
 }
 

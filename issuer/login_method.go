@@ -14,7 +14,7 @@ import (
 // page.
 type LoginMethod struct {
 	// Name tells the method from the others, in addresses and in gpt_logins: up
-	// to 40 lower-case letters, digits, `.`, `_` and `-`, and not "password".
+	// to 40 lower-case letters, digits, `.`, `_` and `-`, and neither "password" nor "passkey".
 	Name string
 	// Label is what users know the place as: "Google".
 	Label string
@@ -101,7 +101,7 @@ func checkExternalUser(user ExternalUser) error {
 // CheckLoginMethods refuses methods that could not be told apart, or that lead
 // nowhere. The error names the method.
 func CheckLoginMethods(methods []LoginMethod) error {
-	seen := map[string]bool{passwordMethod: true}
+	seen := map[string]bool{passwordMethod: true, PasskeyMethod: true}
 	for _, m := range methods {
 		switch {
 		case !methodName.MatchString(m.Name):
@@ -128,7 +128,13 @@ func (s *Server) method(name string) *LoginMethod {
 
 // offersMethod reports whether users may sign in by the method of that name.
 func (s *Server) offersMethod(name string) bool {
-	return name == passwordMethod && s.cfg.Password || s.method(name) != nil
+	switch name {
+	case passwordMethod:
+		return s.cfg.Password
+	case PasskeyMethod:
+		return s.passkeys != nil
+	}
+	return s.method(name) != nil
 }
 
 // onlyMethod returns the method that a user has no choice but to take, or nil.

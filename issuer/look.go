@@ -28,9 +28,11 @@ const (
 	endSessionPage pageName = "end_session.html"
 	connectedPage  pageName = "connected.html"
 	appsPage       pageName = "apps.html"
+
+	credentialsPage pageName = "credentials.html"
 )
 
-var pageNames = []pageName{signInPage, consentPage, limitPage, messagePage, refusedPage, devicePage, accountPage, endSessionPage, connectedPage, appsPage}
+var pageNames = []pageName{signInPage, consentPage, limitPage, messagePage, refusedPage, devicePage, accountPage, endSessionPage, connectedPage, appsPage, credentialsPage}
 
 // What all pages share.
 const (
@@ -40,8 +42,8 @@ const (
 )
 
 // pageFiles are the pages as they are where nobody has changed them: templates,
-// one style sheet, and the words of each language. They are plain HTML without
-// script.
+// one style sheet, and the words of each language. They are plain HTML; the script
+// of passkeys is not among them.
 var pageFiles = below(embedded, "pages")
 
 //go:embed pages

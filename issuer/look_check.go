@@ -26,7 +26,7 @@ func (l *Look) checkTemplates() error {
 		if err != nil {
 			return err
 		}
-		if err := errors.Join(lacking(want, got), l.blocked(got)); err != nil {
+		if err := errors.Join(lacking(want, got), l.blocked(got, scriptOf(sample.data))); err != nil {
 			return fmt.Errorf("%s: %w", sample.page, err)
 		}
 	}
@@ -78,6 +78,19 @@ func lacking(want, got *html.Node) error {
 			}
 		}
 	}
+	for n := range want.Descendants() {
+		if n.Type != html.ElementNode {
+			continue
+		}
+		if src := attributeOf(n, "src"); n.Data == "script" && !hasElement(got, "script", "src", src) {
+			wrong = append(wrong, fmt.Errorf(`lacks the script of passkeys, <script src="{{.Script}}" defer></script>`))
+		}
+		for _, name := range []string{"data-passkey", "data-options"} {
+			if value := attributeOf(n, name); value != "" && !hasElement(got, n.Data, name, value) {
+				wrong = append(wrong, fmt.Errorf("lacks a %s with %s=%q, for the script of passkeys", n.Data, name, value))
+			}
+		}
+	}
 	shown := textWithin(got)
 	for _, text := range sampleText.FindAllString(textWithin(want), -1) {
 		if !strings.Contains(shown, text) {
@@ -100,10 +113,14 @@ func firstOf(all []error) error {
 	return all[0]
 }
 
-// blocked reports what the policy of the pages would block.
-func (l *Look) blocked(page *html.Node) error {
+// blocked reports what the policy of the pages would block. script is the address
+// of the only script that this page may have.
+func (l *Look) blocked(page *html.Node, script string) error {
 	for n := range page.Descendants() {
 		if n.Type != html.ElementNode {
+			continue
+		}
+		if n.Data == "script" && script != "" && attributeOf(n, "src") == script && n.FirstChild == nil {
 			continue
 		}
 		switch n.Data {
@@ -163,6 +180,15 @@ func formOf(n *html.Node) *html.Node {
 		}
 	}
 	return nil
+}
+
+func hasElement(root *html.Node, element, attribute, value string) bool {
+	for n := range root.Descendants() {
+		if n.Type == html.ElementNode && n.Data == element && attributeOf(n, attribute) == value {
+			return true
+		}
+	}
+	return false
 }
 
 func formsWithin(root *html.Node) (forms []*html.Node) {

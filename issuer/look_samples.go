@@ -31,8 +31,11 @@ func pageSamples() []pageSample {
 		Client: "sample-client", Action: "/sample", Request: "sample-request", Email: "sample-email", Problem: "sample-problem", Password: true,
 		Methods: []signInMethod{{"/sample/method", "sample-method"}},
 	}
+	form.Passkey = &passkeyForm{Action: "/sample/passkey", Ceremony: "sample-ceremony", Options: "sample-options", Script: "/sample.js"}
 	elsewhere := form
-	elsewhere.Password, elsewhere.Again = false, true
+	elsewhere.Password, elsewhere.Again, elsewhere.Passkey = false, true, nil
+	account := form
+	account.Client, account.Account = "", true
 	apps := appsView{
 		User: "sample-user", Action: "/sample", Token: "sample-token", SignOut: "/sample/out", SignOutToken: "sample-sign",
 		Notice: "sample-notice", First: "/sample-first", Next: "/sample-next",
@@ -42,8 +45,19 @@ func pageSamples() []pageSample {
 			{ID: "sample-second", Client: "sample-other", Target: target, Since: moment, Used: moment, Scopes: []appScope{{Words: "sample-more"}}, Counted: "sample-counted"},
 		},
 	}
+	credentials := credentialsView{
+		User: "sample-user", Action: "/sample", Token: "sample-token", SignOut: "/sample/out", SignOutToken: "sample-sign",
+		Notice: "sample-notice", Problem: "sample-problem", Apps: "/sample-apps", NewName: "sample-new",
+		New: &passkeyForm{Action: "/sample", Ceremony: "sample-ceremony", Options: "sample-options", Script: "/sample.js"},
+		Passkeys: []passkeyLine{
+			{ID: "sample-passkey", Name: "sample-name", Added: moment, Used: moment, Synced: true},
+			{ID: "sample-second", Name: "sample-other", Added: moment, Unused: true},
+		},
+	}
+	full := credentials
+	full.New = nil
 	return []pageSample{
-		{signInPage, form}, {signInPage, elsewhere},
+		{signInPage, form}, {signInPage, elsewhere}, {signInPage, account},
 		{consentPage, consent}, {consentPage, again}, {consentPage, device}, {limitPage, consent},
 		{messagePage, message{Title: "sample-title", Explanation: "sample-explanation", Advice: "sample-advice", Reference: "sample-reference", Back: "https://sample-back/", BackTo: "sample-target"}},
 		{refusedPage, refusal{Client: "sample-client", Explanation: "sample-explanation", Reference: "sample-reference", Target: target, Back: "https://sample-back/"}},
@@ -51,6 +65,7 @@ func pageSamples() []pageSample {
 		{connectedPage, connectedView{Client: "sample-client", Scopes: []string{"sample-scope"}, Apps: "/sample-apps", Reference: "sample-reference"}},
 		{accountPage, accountForm{Client: "sample-client", User: "sample-user", Action: "/sample", Request: "sample-request", Token: "sample-token"}},
 		{endSessionPage, endSessionForm{Client: "sample-client", User: "sample-user", Action: "/sample", Request: "sample-request", Token: "sample-token"}},
+		{credentialsPage, credentials}, {credentialsPage, full},
 		{appsPage, apps}, {appsPage, appsView{User: "sample-user", SignOut: "/sample/out", SignOutToken: "sample-sign"}},
 	}
 }

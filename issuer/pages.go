@@ -29,6 +29,9 @@ func (s *Server) writePage(w http.ResponseWriter, r *http.Request, status int, p
 	language := s.language(r)
 	err := s.pages.render(&body, page, language, s.host, data)
 	s.pageHeaders(w.Header())
+	if script := scriptOf(data); script != "" {
+		w.Header().Set("Content-Security-Policy", s.pages.policy+"; script-src "+script)
+	}
 	if err != nil {
 		s.logPageError(r, fmt.Errorf("render page: %w", err))
 		http.Error(w, "internal error", http.StatusInternalServerError)
@@ -40,6 +43,22 @@ func (s *Server) writePage(w http.ResponseWriter, r *http.Request, status int, p
 	w.WriteHeader(status)
 	w.Write(body.Bytes()) // the reader went away: nobody to tell
 }
+
+// scripted is what a page shows that may need the script of passkeys. No other
+// page needs any, and the policy of no other page lets any run.
+type scripted interface {
+	script() string // its address; empty: this time it needs none
+}
+
+func scriptOf(data any) string {
+	if page, ok := data.(scripted); ok {
+		return page.script()
+	}
+	return ""
+}
+
+func (p signIn) script() string          { return p.Passkey.script() }
+func (v credentialsView) script() string { return v.New.script() }
 
 // seeOther answers a form with a GET of one of our pages: 303, never 307, which
 // would send the password there again. RFC 9700 section 4.12.

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/go-webauthn/webauthn/webauthn"
 	"go.uber.org/zap"
 
 	"github.com/caddy-scope/caddy-scope/dpop"
@@ -22,15 +23,14 @@ type Server struct {
 	pages          *Look
 	host           string // of the issuer
 	password       *passwordLogin
-	clientFailures *throttle // of client authentication
+	passkeys       *webauthn.WebAuthn // nil: passkeys are off
+	clientFailures *throttle          // of client authentication
 	proofs         *dpop.Verifier
 
 	deviceStarts, userCodeFailures, pushes *throttle // by network
 	registrations, wrongTokens             *throttle // by network
 
 	registry *registry // also cfg.Clients
-
-	providers map[string]*identityProvider // by issuer
 }
 
 // Ten wrong secrets of one client from one network in five minutes, then 429.
@@ -55,6 +55,8 @@ func New(cfg Config) (*Server, error) {
 		return nil, errors.New("issuer: Keys is missing")
 	case cfg.Secrets == nil:
 		return nil, errors.New("issuer: Secrets is missing")
+	case cfg.Passkeys && !cfg.Password:
+		return nil, errors.New("issuer: Passkeys needs Password: passkeys are those of its users")
 	}
 	if err := oauth.CheckIdentifier("issuer", cfg.Issuer); err != nil {
 		return nil, err
@@ -88,13 +90,15 @@ func New(cfg Config) (*Server, error) {
 	s.registrations = newThrottle(registrationLimit, registrationWindow, registrationKeys, cfg.Now)
 	s.wrongTokens = newThrottle(wrongTokenLimit, registrationWindow, registrationKeys, cfg.Now)
 	var err error
+	if cfg.Passkeys {
+		if s.passkeys, err = newRelyingParty(&cfg); err != nil {
+			return nil, fmt.Errorf("issuer: %w", err)
+		}
+	}
 	if s.registry, err = newRegistry(s); err != nil {
 		return nil, fmt.Errorf("issuer: %w", err)
 	}
 	s.cfg.Clients = s.registry
-	if err := s.openIdentityProviders(); err != nil {
-		return nil, fmt.Errorf("issuer: %w", err)
-	}
 	s.mux = s.routes()
 	return s, nil
 }
@@ -145,7 +149,15 @@ func (s *Server) routes() *http.ServeMux {
 	handle("/oauth/login", s.handleLogin, post)
 	handle("/oauth/login/{method}", s.handleLoginMethod, get, post)
 	handle("/oauth/consent", s.handleConsent, get, post)
-	handle(accountPath, s.handleAccount, post)
+	if s.managesCredentials() {
+		handle(accountPath, s.handleAccount, get, post)
+	} else {
+		handle(accountPath, s.handleAccount, post)
+	}
+	if s.passkeys != nil {
+		handle(passkeyLoginPath, s.handlePasskeyLogin, post)
+		handle(passkeyScriptPath, s.handlePasskeyScript, get)
+	}
 	handle("/oauth/logout", s.handleLogout, post)
 	handle(appsPath, s.handleApps, get, post)
 	if s.cfg.AppsScope != "" {

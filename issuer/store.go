@@ -32,6 +32,8 @@ var (
 	// ErrTooManyClients: as many clients as there may be have registered
 	// themselves; unused ones go by and by.
 	ErrTooManyClients = errors.New("too many clients have registered themselves")
+	// ErrTooManyPasskeys: the user has as many as one may have.
+	ErrTooManyPasskeys = errors.New("too many passkeys")
 )
 
 // Store is what the authorization server keeps. Its methods are protocol
@@ -48,6 +50,7 @@ type Store interface {
 	SessionStore
 	AppStore
 	LoginStore
+	PasskeyStore
 	UserStore
 }
 
@@ -193,16 +196,6 @@ type SessionStore interface {
 	// not alive or another client's, or the client is disabled. RFC 8693.
 	DelegateSession(ctx context.Context, d Delegation, origin Origin) (Session, error)
 
-	// AssertSession returns the session in which the client acts for the user whom
-	// an identity provider names, and uses the assertion up, in one transaction.
-	// There is one for each provider, user, client and resource, made when there is
-	// none or it has less than AccessTokenTTL left; a token minted now is noted in
-	// its row and its scopes are added. Who is seen for the first time becomes a
-	// user, unless KnownUsersOnly. ErrReplayed: the assertion was used, on whichever
-	// node. ErrNotFound: the user or the client is disabled, or the user is not
-	// known. ErrExists: the user id is somebody else's.
-	AssertSession(ctx context.Context, a AssertedSession, origin Origin) (Session, error)
-
 	// FindSession returns a live session of the client without touching it, so
 	// that what a refresh asks for is checked before anything moves.
 	FindSession(ctx context.Context, sessionID, clientID string) (Session, error)
@@ -258,6 +251,30 @@ type LoginStore interface {
 	// EndLogin removes the login (sign-out). Codes made under it and not yet
 	// redeemed die with it. Unknown digests are no error.
 	EndLogin(ctx context.Context, digest Digest, origin Origin) error
+}
+
+// PasskeyStore holds the passkeys of the users of `login password`.
+type PasskeyStore interface {
+	// Passkeys returns those of the user, oldest first.
+	Passkeys(ctx context.Context, userID string) ([]Passkey, error)
+	// FindPasskey returns the passkey with this credential id. ErrNotFound: there is
+	// none, or its user is disabled.
+	FindPasskey(ctx context.Context, credentialID []byte) (Passkey, error)
+	// AddPasskey stores a passkey of a user who has fewer than limit.
+	// ErrTooManyPasskeys; ErrExists: the credential is somebody's already;
+	// ErrNotFound: the user is gone, disabled, or signs in elsewhere.
+	AddPasskey(ctx context.Context, passkey Passkey, limit int, origin Origin) error
+	// RenamePasskey gives a passkey of the user another name. ErrNotFound.
+	RenamePasskey(ctx context.Context, userID, passkeyID, name string) error
+	// RemovePasskey removes a passkey of the user, and ends the logins that were
+	// made with it but the one whose cookie has the digest keep. ErrNotFound.
+	RemovePasskey(ctx context.Context, userID, passkeyID string, keep Digest, origin Origin) error
+	// CreatePasskeyLogin moves the passkey's counter to passkey.SignCount and stores
+	// a login that lives for ttl. ErrReplayed, with an event and nothing changed: the
+	// counter was there before, so that two devices hold the key. WebAuthn section
+	// 7.2 step 22. ErrNotFound: the passkey was removed or its user disabled
+	// meanwhile.
+	CreatePasskeyLogin(ctx context.Context, digest Digest, passkey Passkey, ttl time.Duration, origin Origin) (Login, error)
 }
 
 // UserStore manages the users of `login password`.
@@ -400,9 +417,6 @@ type Session struct {
 	// DPoPKey is the thumbprint of the key that its refresh tokens are bound to;
 	// empty: none. RFC 9449 section 5.
 	DPoPKey string
-	// AssertedBy is the identity provider by whose word, and not the user's, the
-	// session exists; empty: the user allowed it.
-	AssertedBy string
 	// LoginMethod is how the user had signed in; empty: not known.
 	LoginMethod string
 	// Profile is what is known of the user, as a JSON object of claims of OpenID
@@ -450,19 +464,6 @@ type Delegation struct {
 	AccessTokenTTL time.Duration
 }
 
-// AssertedSession is what an identity assertion asks for.
-type AssertedSession struct {
-	Assertion      Digest        // of its issuer and jti
-	AssertionTTL   time.Duration // for which it is remembered
-	User           ExternalUser  // User.Authority is the provider
-	KnownUsersOnly bool
-	ClientID       string
-	Resource       string
-	Scopes         oauth.ScopeSet
-	TTL            time.Duration // of a session that is made
-	AccessTokenTTL time.Duration
-}
-
 // Rotation is one use of a refresh token.
 type Rotation struct {
 	SessionID      string
@@ -491,6 +492,21 @@ type Login struct {
 	Method    string // the login method that made it, such as "password"
 	AuthTime  time.Time
 	ExpiresAt time.Time
+}
+
+// Passkey is one row of gpt_passkeys: a credential of WebAuthn section 4.
+type Passkey struct {
+	ID           string // uuid
+	CredentialID []byte
+	UserID       string
+	Name         string // as the user calls it
+	PublicKey    []byte // COSE_Key
+	SignCount    int64  // zero for ever where the authenticator does not count
+	// BackupEligible: it may be copied to other devices of the user, which never
+	// changes; BackedUp: it is.
+	BackupEligible, BackedUp bool
+	Transports               []string
+	CreatedAt, LastUsed      time.Time // LastUsed zero: never
 }
 
 // User is one row of gpt_users.

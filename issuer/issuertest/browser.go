@@ -250,6 +250,19 @@ func (p *Page) Form(button string) (action string, form url.Values) {
 	return attribute(parent, "action"), form
 }
 
+// Data is the attribute data-<name> of the form that the button is in.
+func (p *Page) Data(button, name string) string {
+	p.t.Helper()
+	n := p.button(button)
+	for ; n != nil; n = n.Parent {
+		if n.Data == "form" {
+			return attribute(n, "data-"+name)
+		}
+	}
+	p.t.Fatalf("no button %q in a form on the page (%d %s): %s", button, p.Status, p.Location(), p.Text())
+	return ""
+}
+
 // Code asserts a redirect to the client with a code and returns it.
 func (p *Page) Code() string {
 	p.t.Helper()

@@ -14,6 +14,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"sync"
@@ -64,6 +65,7 @@ type Option func(*setup)
 
 type setup struct {
 	tls    bool
+	host   string // in the address; empty: the loopback address
 	change []func(*issuer.Config)
 }
 
@@ -88,10 +90,15 @@ func New(t testing.TB, opts ...Option) *Scene {
 	// The address is known before the server is: it is the issuer.
 	var handler http.Handler
 	web := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { handler.ServeHTTP(w, r) }))
+	address := web.Listener.Addr().String()
+	if with.host != "" {
+		_, port, _ := net.SplitHostPort(address)
+		address = net.JoinHostPort(with.host, port)
+	}
 	if with.tls {
-		s.URL = "https://" + web.Listener.Addr().String()
+		s.URL = "https://" + address
 	} else {
-		s.URL = "http://" + web.Listener.Addr().String()
+		s.URL = "http://" + address
 	}
 	s.Server = s.newServer(with.change)
 	handler = s.Server
