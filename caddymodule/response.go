@@ -3,6 +3,7 @@ package caddymodule
 import (
 	"bufio"
 	"io"
+	"math"
 	"net"
 	"net/http"
 	"os"
@@ -54,8 +55,8 @@ func (g *gatedResponse) Write(b []byte) (int, error) {
 	if g.writes++; g.writes == longAnswer {
 		g.follow(g.closeAnswer)
 	}
-	if g.cut.Load() {
-		return 0, os.ErrDeadlineExceeded
+	if err := g.cutOff(); err != nil {
+		return 0, err
 	}
 	return g.ResponseWriterWrapper.Write(b)
 }
@@ -107,6 +108,17 @@ func (g *gatedResponse) closeAnswer() {
 	_ = controller.SetReadDeadline(time.Unix(1, 0))
 }
 
+// cutOff is an error when closeAnswer was called. It sets the deadlines once more,
+// where nothing is being sent that would renew them: or what is left of the answer
+// would go out as if that were all.
+func (g *gatedResponse) cutOff() error {
+	if !g.cut.Load() {
+		return nil
+	}
+	g.closeAnswer()
+	return os.ErrDeadlineExceeded
+}
+
 func innermost(w http.ResponseWriter) http.ResponseWriter {
 	for {
 		wrapper, ok := w.(interface{ Unwrap() http.ResponseWriter })
@@ -117,13 +129,33 @@ func innermost(w http.ResponseWriter) http.ResponseWriter {
 	}
 }
 
-// ReadFrom keeps sendfile and the like.
-func (g *gatedResponse) ReadFrom(src io.Reader) (int64, error) {
+// sendAtOnce bounds what goes out, in bytes, before it is asked again whether the
+// answer was cut off. It is also how much Caddy sends under one deadline.
+const sendAtOnce = caddyhttp.DefaultMaxWriteChunk
+
+// ReadFrom keeps sendfile and the like, a part at a time: one call for all of a
+// file would renew the deadline that closeAnswer has set, and go on.
+func (g *gatedResponse) ReadFrom(src io.Reader) (sent int64, err error) {
 	if !g.wroteHeader {
 		g.WriteHeader(http.StatusOK)
 	}
 	g.follow(g.closeAnswer)
-	return g.ResponseWriterWrapper.ReadFrom(src)
+	all, ok := src.(*io.LimitedReader) // as http.ServeContent has it; sendfile looks into one, not into two
+	if !ok {
+		all = &io.LimitedReader{R: src, N: math.MaxInt64}
+	}
+	for all.N > 0 {
+		if err := g.cutOff(); err != nil {
+			return sent, err
+		}
+		part := &io.LimitedReader{R: all.R, N: min(all.N, sendAtOnce)}
+		n, err := g.ResponseWriterWrapper.ReadFrom(part)
+		sent, all.N = sent+n, all.N-n
+		if err != nil || part.N > 0 {
+			return sent, err
+		}
+	}
+	return sent, nil
 }
 
 func (g *gatedResponse) complete(header http.Header) {

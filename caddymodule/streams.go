@@ -36,7 +36,8 @@ type openStreams struct {
 type stream struct {
 	grant     validator.Grant
 	close     func()
-	confirmed time.Time // touched by watch only, after add
+	confirmed time.Time // this and over are touched by watch only, after add
+	over      error     // why it must end; nil: it need not
 }
 
 func (o *openStreams) add(s *stream, gate *Protect) {
@@ -76,8 +77,11 @@ func (o *openStreams) watch(gate *Protect) {
 			slots <- struct{}{}
 			all.Go(func() {
 				defer func() { <-slots }()
-				if cause := s.confirm(gate.resource); cause != nil {
-					o.end(s, gate, cause)
+				if s.over != nil {
+					o.close(s)
+				} else if s.over = s.confirm(gate.resource); s.over != nil && o.close(s) {
+					gate.decisions.count("stream_ended")
+					gate.logger.Debug("stream ended", zap.String("gate", gate.Source), zap.NamedError("cause", s.over))
 				}
 			})
 		}
@@ -112,14 +116,15 @@ func (s *stream) confirm(resource *validator.Resource) error {
 	return err
 }
 
-func (o *openStreams) end(s *stream, gate *Protect, cause error) {
+// close reports whether the stream was still open. It stays so until its handler
+// has returned, and is closed again at the next check: what is sent at this very
+// moment may have renewed the deadline that was to end it.
+func (o *openStreams) close(s *stream) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if !o.open[s] {
-		return // complete meanwhile
+		return false // complete meanwhile
 	}
-	delete(o.open, s)
 	s.close()
-	gate.decisions.count("stream_ended")
-	gate.logger.Debug("stream ended", zap.String("gate", gate.Source), zap.NamedError("cause", cause))
+	return true
 }
