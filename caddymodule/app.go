@@ -32,6 +32,8 @@ func init() {
 	caddy.RegisterModule(Server{})
 	caddy.RegisterModule(PasswordLogin{})
 	caddy.RegisterModule(OIDCLogin{})
+	caddy.RegisterModule(JWTLogin{})
+	caddy.RegisterModule(ForwardLogin{})
 	caddy.RegisterModule(adminAPI{})
 	httpcaddyfile.RegisterGlobalOption(appName, parseGlobalOption)
 	httpcaddyfile.RegisterHandlerDirective("oauth_server", parseServer)

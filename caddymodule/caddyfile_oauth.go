@@ -70,7 +70,7 @@ import (
 //			scopes <name...>
 //			deny
 //		}
-//		login         <method> [<arguments...>]   # password, oidc; again for each
+//		login         <method> [<arguments...>]   # password, oidc, jwt, forward; again for each
 //		login_ttl     <duration>                  # 12h
 //		session_limit <number>                    # no limit
 //		session_check live|strict                 # live

@@ -66,7 +66,7 @@ func (s *Server) mintAccessToken(session Session, resource string, scopes oauth.
 		Issuer: s.cfg.Issuer, Audience: resource, Subject: session.UserID, ClientID: session.ClientID, SessionID: session.ID,
 		Scope: scopes.String(), ID: uuid.NewString(), IssuedAt: now.Unix(), ExpiresAt: now.Add(ttl).Unix(),
 	}
-	if !session.AuthTime.IsZero() {
+	if session.AuthTime.After(unknownAuthTime) {
 		claims.AuthTime = session.AuthTime.Unix()
 	}
 	claims.Actor = session.actor

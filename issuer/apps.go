@@ -32,10 +32,17 @@ func (s *Server) handleApps(w http.ResponseWriter, r *http.Request) {
 	login, err := s.currentLogin(r)
 	switch {
 	case errors.Is(err, ErrNotFound):
-		s.signInFor(w, r, appsPath, time.Time{})
+		s.signInFor(w, r, appsPath, time.Time{}, "")
 		return
 	case err != nil:
 		s.unavailablePage(w, r, "find login", err)
+		return
+	}
+	switch stands, answered := s.appStandsBy(w, r, login.Login); {
+	case answered:
+		return
+	case !stands:
+		s.signInFor(w, r, appsPath, time.Time{}, login.ID)
 		return
 	}
 	after, ok := readAppPosition(r.URL.Query().Get("after"))
@@ -182,7 +189,7 @@ func (s *Server) changeApps(w http.ResponseWriter, r *http.Request) {
 	login, err := s.currentLogin(r)
 	switch {
 	case errors.Is(err, ErrNotFound): // signed out meanwhile
-		s.signInFor(w, r, appsPath, time.Time{})
+		s.signInFor(w, r, appsPath, time.Time{}, "")
 		return
 	case err != nil:
 		s.unavailablePage(w, r, "find login", err)

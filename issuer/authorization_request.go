@@ -43,7 +43,8 @@ type AuthorizationRequest struct {
 	// user has signed in since, and whoever that was is the answer.
 	Subject                      string
 	SubjectUnknown, SubjectAsked bool
-	OtherAccount                 bool // the user does not want to be who they are signed in as
+	OtherAccount                 bool   // the user does not want to be who they are signed in as
+	Outdated                     string // id of a login that the app it came from does not stand by
 	CreatedAt                    time.Time
 	BrowserDigest                Digest    // of the cookie of the browser it began in
 	ClientRevision               Digest    // that the consent page showed, of a client that registered itself

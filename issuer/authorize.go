@@ -63,6 +63,15 @@ func (s *Server) handleAuthorize(w http.ResponseWriter, r *http.Request) {
 	}
 	// 3. The person.
 	req.BrowserDigest = s.browserDigest(w, r)
+	if login, err := s.currentLogin(r); err == nil {
+		stands, answered := s.appStandsBy(w, r, login.Login)
+		if answered {
+			return
+		}
+		if !stands {
+			req.Outdated = login.ID
+		}
+	}
 	s.continueAuthorization(w, r, req, client)
 }
 

@@ -45,7 +45,7 @@ func (s *Server) recentLogin(w http.ResponseWriter, r *http.Request) (signedIn, 
 	since := s.cfg.Tokens.Issuing().Add(-credentialsAge) // as the database dates logins
 	switch {
 	case errors.Is(err, ErrNotFound), err == nil && login.AuthTime.Before(since):
-		s.signInFor(w, r, credentialsPath, since)
+		s.signInFor(w, r, credentialsPath, since, "")
 	case err != nil:
 		s.unavailablePage(w, r, "find login", err)
 	case !ownMethod(login.Method):

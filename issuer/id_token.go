@@ -25,7 +25,9 @@ func (s *Server) mintIDToken(session Session, scopes oauth.ScopeSet, accessToken
 	now := s.cfg.Now()
 	claims["iss"], claims["aud"] = s.cfg.Issuer, session.ClientID
 	claims["iat"], claims["exp"] = now.Unix(), now.Add(ttl).Unix()
-	claims["auth_time"] = session.AuthTime.Unix()
+	if session.AuthTime.After(unknownAuthTime) {
+		claims["auth_time"] = session.AuthTime.Unix()
+	}
 	claims["at_hash"] = accessTokenHash(accessToken)
 	claims["sid"] = session.ID
 	if session.nonce != "" {

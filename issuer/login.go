@@ -279,10 +279,11 @@ func (s *Server) handleLogout(w http.ResponseWriter, r *http.Request) {
 }
 
 // signInFor has the person at the browser sign in, unless they did after since,
-// and come to a page of ours.
-func (s *Server) signInFor(w http.ResponseWriter, r *http.Request, path string, since time.Time) {
+// and come to a page of ours. outdated is the id of a login that does not do;
+// empty: none is there.
+func (s *Server) signInFor(w http.ResponseWriter, r *http.Request, path string, since time.Time, outdated string) {
 	s.continueAuthorization(w, r, &AuthorizationRequest{
-		ID: uuid.NewString(), OwnPage: path, ReauthAfter: since, UILocales: uiLocalesOf(r), CreatedAt: s.cfg.Now(), BrowserDigest: s.browserDigest(w, r),
+		ID: uuid.NewString(), OwnPage: path, ReauthAfter: since, Outdated: outdated, UILocales: uiLocalesOf(r), CreatedAt: s.cfg.Now(), BrowserDigest: s.browserDigest(w, r),
 	}, nil)
 }
 

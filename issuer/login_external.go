@@ -23,6 +23,8 @@ type providerState struct {
 	Nonce     string
 	Verifier  string
 	StartedAt time.Time
+	// SignedOut: an app had nobody signed in when the browser was sent there.
+	SignedOut bool
 }
 
 // maxProviderState bounds the state, so that the address it stands in is one
@@ -31,15 +33,18 @@ const maxProviderState = 12 << 10
 
 // beginLogin sends the browser to where the method signs users in.
 func (s *Server) beginLogin(w http.ResponseWriter, r *http.Request, req *AuthorizationRequest, method *LoginMethod) {
-	state := providerState{Method: method.Name, Request: req, Nonce: newCookieValue(), Verifier: newCookieValue(), StartedAt: s.cfg.Now()}
-	plain, err := json.Marshal(state)
-	if err != nil {
-		s.unavailablePage(w, r, "seal provider state", err)
+	if method.App != nil {
+		s.beginAppLogin(w, r, req, method)
 		return
 	}
-	sealed := base64.RawURLEncoding.EncodeToString(s.cfg.Secrets.seal(requestAEAD, plain, []byte(method.Name)))
-	if len(sealed) > maxProviderState {
+	state := providerState{Method: method.Name, Request: req, Nonce: newCookieValue(), Verifier: newCookieValue(), StartedAt: s.cfg.Now()}
+	sealed, err := s.sealProviderState(&state)
+	switch {
+	case errors.Is(err, errStateTooLarge):
 		s.errorWords(w, r, http.StatusBadRequest, "provider.large")
+		return
+	case err != nil:
+		s.unavailablePage(w, r, "seal provider state", err)
 		return
 	}
 	location, err := method.Provider.AuthorizationURL(r.Context(), s.providerRequest(&state, sealed))
@@ -48,6 +53,20 @@ func (s *Server) beginLogin(w http.ResponseWriter, r *http.Request, req *Authori
 		return
 	}
 	s.leave(w, location)
+}
+
+var errStateTooLarge = errors.New("the state is too large")
+
+func (s *Server) sealProviderState(state *providerState) (string, error) {
+	plain, err := json.Marshal(state)
+	if err != nil {
+		return "", err
+	}
+	sealed := base64.RawURLEncoding.EncodeToString(s.cfg.Secrets.seal(requestAEAD, plain, []byte(state.Method)))
+	if len(sealed) > maxProviderState {
+		return "", errStateTooLarge
+	}
+	return sealed, nil
 }
 
 func (s *Server) providerRequest(state *providerState, sealed string) ProviderRequest {
@@ -112,7 +131,7 @@ func (s *Server) finishProviderLogin(w http.ResponseWriter, r *http.Request, met
 	}
 
 	// 2. Whom it names.
-	user, err := method.Provider.Redeem(r.Context(), s.providerRequest(state, answer.Get("state")), answer)
+	user, err := s.redeem(r, method, state, answer)
 	if err == nil {
 		err = s.useOnce(r, "provider state", answer.Get("state"))
 	}
@@ -133,6 +152,12 @@ func (s *Server) finishProviderLogin(w http.ResponseWriter, r *http.Request, met
 		}
 		s.showSignIn(w, r, http.StatusOK, req, client, signIn{Problem: s.words(r).text(problem, label(method)), Request: sealed})
 		return
+	case errors.Is(err, ErrSignedOut):
+		s.signInProblem(w, r, req, method, "signin.app.absent", err)
+		return
+	case errors.Is(err, errSameAsBefore):
+		s.signInProblem(w, r, req, method, "signin.app.again", err)
+		return
 	default:
 		s.providerUnavailable(w, r, method, err)
 		return
@@ -143,6 +168,14 @@ func (s *Server) finishProviderLogin(w http.ResponseWriter, r *http.Request, met
 		return
 	}
 	s.goOn(w, r, req)
+}
+
+// redeem returns whom the answer names, or the app that sent the browser back.
+func (s *Server) redeem(r *http.Request, method *LoginMethod, state *providerState, answer url.Values) (ExternalUser, error) {
+	if method.App != nil {
+		return s.redeemAtApp(r, method, state)
+	}
+	return method.Provider.Redeem(r.Context(), s.providerRequest(state, answer.Get("state")), answer)
 }
 
 // stillSignedIn reports whether the browser holds a login that meets the request.

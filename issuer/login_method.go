@@ -18,8 +18,9 @@ type LoginMethod struct {
 	Name string
 	// Label is what users know the place as: "Google".
 	Label string
-	// Provider is that place.
+	// Provider is that place, or App; not both.
 	Provider Provider
+	App      App
 }
 
 var methodName = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,39}$`)
@@ -108,8 +109,8 @@ func CheckLoginMethods(methods []LoginMethod) error {
 			return errors.New("login " + m.Name + ": the name has other characters than a-z, 0-9, ., _ and -, or is longer than 40")
 		case seen[m.Name]:
 			return errors.New("login " + m.Name + " is set twice; give one of them another name")
-		case m.Provider == nil:
-			return errors.New("login " + m.Name + ": Provider is missing")
+		case (m.Provider == nil) == (m.App == nil):
+			return errors.New("login " + m.Name + ": needs either Provider or App")
 		}
 		seen[m.Name] = true
 	}

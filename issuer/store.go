@@ -492,6 +492,9 @@ type Login struct {
 	Method    string // the login method that made it, such as "password"
 	AuthTime  time.Time
 	ExpiresAt time.Time
+	// Authority and Subject are who names the user elsewhere, and how; empty: they
+	// sign in with a password.
+	Authority, Subject string
 }
 
 // Passkey is one row of gpt_passkeys: a credential of WebAuthn section 4.

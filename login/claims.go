@@ -49,9 +49,9 @@ func (c *Claims) missing(claims map[string]any) (names []string) {
 	return names
 }
 
-// user makes a user of claims that are proven. The error says what is wrong with
-// them and holds no value.
-func (c *Claims) user(authority string, claims map[string]any) (issuer.ExternalUser, error) {
+// UserOf makes a user of claims that are proven. The error says what is wrong
+// with them and holds no value.
+func (c *Claims) UserOf(authority string, claims map[string]any) (issuer.ExternalUser, error) {
 	u := issuer.ExternalUser{Authority: authority, Claims: map[string]any{}}
 	u.Subject, _ = claims["sub"].(string)
 	if u.Subject == "" {

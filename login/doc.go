@@ -1,7 +1,8 @@
-// Package login signs users in with what they have already, at an OpenID
-// provider (OIDC).
+// Package login signs users in with what they have already: at an OpenID
+// provider (OIDC), by the signed token that the owner's own app has given their
+// browser (JWT), or by asking that app whose the browser's cookie is (Forward).
 //
-// It implements issuer.Provider. It trusts no address, key or
+// It implements issuer.Provider and issuer.App. It trusts no address, key or
 // algorithm that a token or a request names; it follows no redirect; and what it
 // reads from elsewhere is bounded in size and time.
 //

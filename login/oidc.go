@@ -255,7 +255,7 @@ func (o *OIDC) Redeem(ctx context.Context, request issuer.ProviderRequest, answe
 		}
 	}
 	// 4. Who that is here.
-	user, err := o.cfg.Claims.user(o.cfg.Issuer, claims)
+	user, err := o.cfg.Claims.UserOf(o.cfg.Issuer, claims)
 	if err != nil {
 		return none, refused("%w", err)
 	}
