@@ -57,10 +57,13 @@ type App struct {
 	clients   map[string]*issuer.Client
 	register  *issuer.Registration // nil: clients cannot
 	policies  issuer.ClientPolicies
-	database  database
-	secrets   *issuer.RootSecrets // nil: to be made, or read from storage, by Start
-	keys      []*ecdsa.PrivateKey
-	logins    []LoginMethod
+
+	identityProviders []issuer.IdentityProvider
+
+	database database
+	secrets  *issuer.RootSecrets // nil: to be made, or read from storage, by Start
+	keys     []*ecdsa.PrivateKey
+	logins   []LoginMethod
 
 	ctx    caddy.Context
 	logger *zap.Logger
@@ -97,7 +100,7 @@ func (a *App) Provision(ctx caddy.Context) error {
 	a.ctx, a.logger, a.started = ctx, ctx.Logger(), make(chan struct{})
 	for _, step := range []func() error{
 		a.provisionIssuer, a.provisionScopes, a.provisionLook, a.provisionClients, a.provisionPolicies, a.provisionRegistration, a.provisionLifetimes,
-		a.provisionPostgres, a.provisionSecrets, a.provisionSigningKeys, a.provisionLogins, a.provisionTokens,
+		a.provisionPostgres, a.provisionSecrets, a.provisionSigningKeys, a.provisionLogins, a.provisionIdentityProviders, a.provisionTokens,
 	} {
 		if err := step(); err != nil {
 			return err

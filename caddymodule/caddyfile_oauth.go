@@ -43,7 +43,7 @@ import (
 //			post_logout_redirect_uri <uri>        # again for each; of openid
 //			pkce          required|optional       # required
 //			auth_method   client_secret_basic|client_secret_post|private_key_jwt|none ...
-//			grants        authorization_code|refresh_token|client_credentials|device_code ...
+//			grants        authorization_code|refresh_token|client_credentials|device_code|jwt_bearer ...
 //			resource      <identifier>
 //			scope         <name...>
 //			introspect    <resource...>
@@ -69,6 +69,16 @@ import (
 //		client_policy <pattern> {                 # again for each
 //			scopes <name...>
 //			deny
+//		}
+//		identity_provider <issuer> {              # again for each
+//			jwks_uri      <url>
+//			user_claim    <claim>                 # sub
+//			name_claim    <claim>
+//			claims        <claim...>
+//			require       <claim> <value...>      # again for each claim
+//			known_users
+//			allow_address <cidr...>
+//			allow_port    <port...>
 //		}
 //		login         <method> [<arguments...>]   # password, oidc, jwt, forward; again for each
 //		login_ttl     <duration>                  # 12h
@@ -107,6 +117,7 @@ func parseGlobalOption(d *caddyfile.Dispenser, existing any) (any, error) {
 		"openid":                once(flag(&s.OpenID)),
 		"registration":          once(s.parseRegistration),
 		"client_policy":         many(s.parseClientPolicy),
+		"identity_provider":     many(s.parseIdentityProvider),
 		"login":                 many(s.parseLogin),
 		"login_ttl":             once(period(&s.LoginTTL)),
 		"session_limit":         once(count(&s.SessionLimit)),
@@ -125,6 +136,7 @@ func parseGlobalOption(d *caddyfile.Dispenser, existing any) (any, error) {
 	delete(s.Sources, "scope") // these know their own
 	delete(s.Sources, "client")
 	delete(s.Sources, "client_policy")
+	delete(s.Sources, "identity_provider")
 	s.Sources["oauth"] = []string{block}
 	return httpcaddyfile.App{Name: appName, Value: caddyconfig.JSON(s, nil)}, nil
 }

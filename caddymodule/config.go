@@ -64,6 +64,10 @@ type Settings struct {
 	// Registration lets clients register themselves. Default: they cannot.
 	Registration *RegistrationSettings `json:"registration,omitempty"`
 
+	// IdentityProviders are those whose assertions stand in for what users allow, for
+	// clients with the grant jwt_bearer. Default: none.
+	IdentityProviders []IdentityProviderSettings `json:"identity_providers,omitempty"`
+
 	// ClientPolicies bound clients by where they come from; the most specific one
 	// holds. Default: none.
 	ClientPolicies []ClientPolicySettings `json:"client_policies,omitempty"`
@@ -207,7 +211,7 @@ type ClientSettings struct {
 	// public one.
 	AuthMethods []string `json:"auth_methods,omitempty"`
 	// Grants are the grant types it may use: authorization_code, refresh_token,
-	// client_credentials, device_code. Default: authorization_code and
+	// client_credentials, device_code, jwt_bearer. Default: authorization_code and
 	// refresh_token.
 	Grants []string `json:"grants,omitempty"`
 	// Resource is what its tokens are for when a request names no resource.
@@ -249,17 +253,43 @@ type RegistrationSettings struct {
 	// MetadataDocuments turns on client_ids that are the https URL of a document
 	// about the client. Default: false.
 	MetadataDocuments bool `json:"metadata_documents,omitempty"`
-	// AllowAddresses are networks, such as 10.1.0.0/16, that documents and keys of
-	// clients may be fetched from although they are not public. Default: none.
-	AllowAddresses []string `json:"allow_addresses,omitempty"`
-	// AllowPorts they may be fetched from beside 443. Default: none.
-	AllowPorts []int `json:"allow_ports,omitempty"`
+	FetchSettings
 	// InitialAccessTokens: a dynamic registration must bring one of them.
 	// Placeholders. Default: anybody may register.
 	InitialAccessTokens []string `json:"initial_access_tokens,omitempty"`
 	// ClientTTL is how long a client that registered itself is kept unused; one
 	// that no user ever allowed goes after a day. Default: 90d.
 	ClientTTL caddy.Duration `json:"client_ttl,omitempty"`
+}
+
+// FetchSettings are the exceptions to what documents and keys are fetched from:
+// public addresses, port 443.
+type FetchSettings struct {
+	// AllowAddresses are networks, such as 10.1.0.0/16, that may be fetched from
+	// although they are not public. Default: none.
+	AllowAddresses []string `json:"allow_addresses,omitempty"`
+	// AllowPorts that may be fetched from beside 443. Default: none.
+	AllowPorts []int `json:"allow_ports,omitempty"`
+}
+
+// IdentityProviderSettings is an identity provider whose assertions stand in for
+// what users allow: an organization decides for its people
+// (draft-ietf-oauth-identity-assertion-authz-grant, ID-JAG).
+type IdentityProviderSettings struct {
+	// Issuer is its identifier, an https URL, to the byte as in its assertions.
+	// Placeholders. Required.
+	Issuer string `json:"issuer"`
+	// JWKSURI is where its public keys are. Placeholders. Default: where its OpenID
+	// metadata say.
+	JWKSURI string `json:"jwks_uri,omitempty"`
+	ClaimSettings
+	// KnownUsers refuses users who are not known here already. Default: false, and
+	// who is seen for the first time becomes a user, as at a sign-in.
+	KnownUsers bool `json:"known_users,omitempty"`
+	FetchSettings
+	// Source is where the provider was written, such as "Caddyfile:20"; errors name
+	// it.
+	Source string `json:"source,omitempty"`
 }
 
 // ClientPolicySettings bounds the clients that come from one place.

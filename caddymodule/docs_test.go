@@ -51,7 +51,7 @@ func TestReferenceExplainsEveryWord(t *testing.T) {
 		t.Fatal(err)
 	}
 	words := 0
-	for _, name := range []string{"caddyfile_oauth.go", "caddyfile_protect.go", "registration.go"} {
+	for _, name := range []string{"caddyfile_oauth.go", "caddyfile_protect.go", "registration.go", "identity_provider.go"} {
 		source, err := os.ReadFile(name)
 		if err != nil {
 			t.Fatal(err)

@@ -1,6 +1,7 @@
 package caddymodule
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/modelcontextprotocol/go-sdk/mcp"
 
 	"github.com/caddy-scope/caddy-scope/dpop/dpoptest"
 )
@@ -131,6 +133,111 @@ func TestProofOfARewrittenRequest(t *testing.T) {
 		got := r.raw("GET /v1/jobs HTTP/1.1\nHost: api.example.com\nConnection: close\nAuthorization: DPoP " + token + "\nDPoP: " + proof + "\n\n")
 		if got.status != status {
 			t.Errorf("%s: %+v", path, got)
+		}
+	}
+}
+
+// holder adds a bound token and a proof to each request, and takes the nonces that
+// it is given. RFC 9449 sections 4 and 9.
+type holder struct {
+	key   *dpoptest.Key
+	token string
+	nonce string
+	used  []string // proofs
+}
+
+func (h *holder) RoundTrip(r *http.Request) (*http.Response, error) {
+	for try := 0; ; try++ {
+		again := r.Clone(r.Context())
+		if r.GetBody != nil {
+			body, err := r.GetBody()
+			if err != nil {
+				return nil, err
+			}
+			again.Body = body
+		}
+		proof := h.key.Proof(r.Method, testIssuer+r.URL.Path, dpoptest.For(h.token), dpoptest.Nonce(h.nonce))
+		again.Header.Set("Authorization", "DPoP "+h.token)
+		again.Header.Set("DPoP", proof)
+		h.used = append(h.used, proof)
+		res, err := http.DefaultTransport.RoundTrip(again)
+		if err != nil || try > 0 || !strings.Contains(res.Header.Get("WWW-Authenticate"), "use_dpop_nonce") {
+			return res, err
+		}
+		h.nonce = res.Header.Get("DPoP-Nonce")
+		_ = res.Body.Close()
+	}
+}
+
+// P-26: at an MCP server with rules for its tools a bound token needs its proof for
+// each message, and a proof lets through one message only. It says nothing of the
+// body: who saw one for a tool could call another with it.
+func TestProofIsForOneCallOfATool(t *testing.T) {
+	s, _ := newRealScene(t)
+	s.mcpUpstream(mcp.StreamableHTTPOptions{Stateless: true, JSONResponse: true})
+	s.load("", "oauth_server\n"+toolSite)
+	key := dpoptest.NewKey(t, "ES256")
+	h := &holder{key: key, token: s.token(func(claims map[string]any) {
+		claims["scope"], claims["cnf"] = "jobs:read", map[string]any{"jkt": key.Thumbprint()}
+	})}
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	session, err := mcp.NewClient(&mcp.Implementation{Name: "test", Version: "1"}, nil).Connect(ctx, &mcp.StreamableClientTransport{
+		Endpoint: "http://" + s.address + "/mcp", HTTPClient: &http.Client{Transport: h}, DisableStandaloneSSE: true}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = session.Close() }()
+	list, err := session.ListTools(ctx, nil)
+	if err != nil || len(list.Tools) != 2 {
+		t.Errorf("tools/list: %v %+v", err, list)
+	}
+	if result, err := session.CallTool(ctx, &mcp.CallToolParams{Name: "whoami"}); err != nil || result.Content[0].(*mcp.TextContent).Text != "user-1" {
+		t.Errorf("whoami: %v %+v", err, result)
+	}
+	sent := h.used[len(h.used)-1]
+	if _, err := session.CallTool(ctx, &mcp.CallToolParams{Name: "post_job"}); err == nil {
+		t.Error("post_job was called without its scope")
+	}
+
+	call := func(scheme, tool string, proofs ...string) answer {
+		body := `{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"` + tool + `","arguments":{}}}`
+		lines := append([]string{"POST /mcp HTTP/1.1", "Host: api.example.com", "Connection: close", "Authorization: " + scheme + " " + h.token,
+			"Content-Type: application/json", "Accept: application/json, text/event-stream", "Content-Length: " + fmt.Sprint(len(body))}, proofs...)
+		return s.raw(strings.Join(lines, "\n") + "\n\n" + body)
+	}
+	proof := func(by *dpoptest.Key, method, path string) string {
+		return "DPoP: " + by.Proof(method, testIssuer+path, dpoptest.For(h.token), dpoptest.Nonce(h.nonce))
+	}
+	good := proof(key, "POST", "/mcp")
+	if got := call("DPoP", "search_jobs", good); got.status != http.StatusOK || !strings.Contains(got.body, `"search_jobs"`) {
+		t.Fatalf("%+v", got)
+	}
+	two := proof(key, "POST", "/mcp")
+	for name, c := range map[string]struct {
+		got           answer
+		status        int
+		scheme, error string
+	}{
+		"again":                     {call("DPoP", "search_jobs", good), 401, "DPoP", "invalid_dpop_proof"},
+		"again, for another tool":   {call("DPoP", "whoami", good), 401, "DPoP", "invalid_dpop_proof"},
+		"one that the SDK sent":     {call("DPoP", "search_jobs", "DPoP: "+sent), 401, "DPoP", "invalid_dpop_proof"},
+		"two":                       {call("DPoP", "search_jobs", two, proof(key, "POST", "/mcp")), 401, "DPoP", "invalid_dpop_proof"},
+		"none":                      {call("DPoP", "search_jobs"), 401, "DPoP", "invalid_dpop_proof"},
+		"as a bearer":               {call("Bearer", "search_jobs"), 401, "DPoP", "invalid_token"},
+		"as a bearer, with a proof": {call("Bearer", "search_jobs", proof(key, "POST", "/mcp")), 401, "DPoP", "invalid_token"},
+		"of another key":            {call("DPoP", "search_jobs", proof(dpoptest.NewKey(t, "ES256"), "POST", "/mcp")), 401, "DPoP", "invalid_token"},
+		"for another method":        {call("DPoP", "search_jobs", proof(key, "GET", "/mcp")), 401, "DPoP", "invalid_dpop_proof"},
+		"for another URL":           {call("DPoP", "search_jobs", proof(key, "POST", "/jobs")), 401, "DPoP", "invalid_dpop_proof"},
+		"without the scope":         {call("DPoP", "post_job", proof(key, "POST", "/mcp")), 403, "DPoP", "insufficient_scope"},
+		"of no rule":                {call("DPoP", "internal", proof(key, "POST", "/mcp")), 403, "", ""},
+	} {
+		challenge := c.got.header.Get("WWW-Authenticate")
+		if c.got.status != c.status || !strings.HasPrefix(challenge, c.scheme) || !strings.Contains(challenge, c.error) {
+			t.Errorf("%s: %+v", name, c.got)
+		}
+		if strings.Contains(c.got.body, `"result"`) {
+			t.Errorf("%s: the upstream answered %s", name, c.got.body)
 		}
 	}
 }

@@ -94,6 +94,7 @@ var grantTypes = map[string]string{
 	"refresh_token":      "refresh_token",
 	"client_credentials": "client_credentials",
 	"device_code":        "urn:ietf:params:oauth:grant-type:device_code",
+	"jwt_bearer":         jwtBearer,
 }
 
 // client checks the settings of one client and fills their defaults.
@@ -152,8 +153,10 @@ func (a *App) client(s *ClientSettings) (*issuer.Client, error) {
 		switch {
 		case !ok:
 			return nil, fmt.Errorf("grants: %q is not one of %s", name, strings.Join(slices.Sorted(maps.Keys(grantTypes)), ", "))
-		case grant == "client_credentials" && !c.Confidential():
-			return nil, errors.New("grants: client_credentials is for a client that can prove who it is: give it a secret or keys")
+		case (grant == "client_credentials" || grant == jwtBearer) && !c.Confidential():
+			return nil, fmt.Errorf("grants: %s is for a client that can prove who it is: give it a secret or keys", name)
+		case grant == jwtBearer && len(a.IdentityProviders) == 0:
+			return nil, errors.New("grants: jwt_bearer needs an identity_provider whose assertions count")
 		}
 		c.Grants = append(c.Grants, grant)
 	}

@@ -39,7 +39,7 @@ func (s *Settings) parseRegistration(d *caddyfile.Dispenser) error {
 	})
 }
 
-func (r *RegistrationSettings) parsePorts(d *caddyfile.Dispenser) error {
+func (r *FetchSettings) parsePorts(d *caddyfile.Dispenser) error {
 	var ports []string
 	if err := texts(&ports)(d); err != nil {
 		return err
@@ -163,18 +163,24 @@ func registration(s *RegistrationSettings) (*issuer.Registration, error) {
 		}
 		r.InitialAccessTokens = append(r.InitialAccessTokens, issuer.Digest(sha256.Sum256([]byte(token))))
 	}
+	r.Fetch.AllowedAddresses, r.Fetch.AllowedPorts, err = s.allowed()
+	return r, err
+}
+
+// allowed checks what may be fetched besides public addresses and port 443.
+func (s *FetchSettings) allowed() (addresses []netip.Prefix, ports []uint16, err error) {
 	for _, text := range s.AllowAddresses {
 		prefix, err := netip.ParsePrefix(text)
 		if err != nil || prefix.Masked() != prefix || prefix.Addr().Is4In6() {
-			return nil, fmt.Errorf("allow_address: %q is not a network such as 10.1.0.0/16", text)
+			return nil, nil, fmt.Errorf("allow_address: %q is not a network such as 10.1.0.0/16", text)
 		}
-		r.Fetch.AllowedAddresses = append(r.Fetch.AllowedAddresses, prefix)
+		addresses = append(addresses, prefix)
 	}
 	for _, port := range s.AllowPorts {
 		if port < 1 || port > 65535 {
-			return nil, fmt.Errorf("allow_port: %d is not a port from 1 to 65535", port)
+			return nil, nil, fmt.Errorf("allow_port: %d is not a port from 1 to 65535", port)
 		}
-		r.Fetch.AllowedPorts = append(r.Fetch.AllowedPorts, uint16(port))
+		ports = append(ports, uint16(port))
 	}
-	return r, nil
+	return addresses, ports, nil
 }

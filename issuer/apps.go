@@ -118,11 +118,13 @@ func (s *Server) viewApp(r *http.Request, app ConnectedApp) appView {
 		Since: words.moment(app.CreatedAt, now), Used: words.moment(app.LastActive, now),
 		Consent: words.place(app.Consent), Fetched: words.place(app.Client),
 	}
-	if app.RedirectURI == "" {
+	switch {
+	case app.AssertedBy != "":
+		view.Target = redirectTarget{targetProvider, hostOf(app.AssertedBy)}
+	case app.RedirectURI == "" && app.Resource != "":
+		view.Target = redirectTarget{Kind: targetDevice}
+	case app.RedirectURI == "": // it was adopted
 		view.Target = redirectTarget{}
-		if app.Resource != "" { // else it was adopted
-			view.Target.Kind = targetDevice
-		}
 	}
 	view.Host, view.Unverified = whoVouches(client)
 	use := s.useOf(app)

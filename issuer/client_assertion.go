@@ -133,14 +133,20 @@ func (a clientAssertion) signedByOneOf(keys ClientKeys) bool {
 	default: // a token of another kind, signed with the same key: RFC 8725 section 3.11
 		return false
 	}
-	if a.header.Critical != nil {
+	return signedByOneOf(a.raw, a.header, keys)
+}
+
+// signedByOneOf reports whether one of the keys verifies a compact JWS with this
+// header.
+func signedByOneOf(raw string, header assertionHeader, keys ClientKeys) bool {
+	if header.Critical != nil {
 		return false
 	}
 	for _, key := range keys {
-		if a.header.Algorithm != key.Algorithm.String() || (a.header.KeyID != "" && a.header.KeyID != key.ID) {
+		if header.Algorithm != key.Algorithm.String() || (header.KeyID != "" && header.KeyID != key.ID) {
 			continue
 		}
-		if _, err := jws.Verify([]byte(a.raw), jws.WithCompact(), jws.WithKey(key.Algorithm, key.Public)); err == nil {
+		if _, err := jws.Verify([]byte(raw), jws.WithCompact(), jws.WithKey(key.Algorithm, key.Public)); err == nil {
 			return true
 		}
 	}

@@ -163,7 +163,7 @@ func (r *registry) readDocument(clientID string, body []byte) (*Client, error) {
 	}
 	client := m.client(clientID, RegisteredByDocument)
 	if m.JWKSURI != "" && slices.Contains(m.authMethods, methodPrivateKeyJWT) {
-		client.JWKS = r.keysAt(m.JWKSURI)
+		client.JWKS = r.keys.at(m.JWKSURI)
 	}
 	return client, nil
 }

@@ -7,6 +7,9 @@ import (
 	"net/url"
 	"time"
 
+	lru "github.com/hashicorp/golang-lru/v2"
+	"golang.org/x/sync/singleflight"
+
 	"github.com/caddy-scope/caddy-scope/issuer/fetch"
 )
 
@@ -26,16 +29,27 @@ type fetchedKeys struct {
 	freshUntil time.Time
 }
 
-// keysAt is the JWKS of a Client whose keys are at a URL. RFC 7591 section 2.
-func (r *registry) keysAt(address string) func(context.Context) (ClientKeys, error) {
+// remoteKeys are key sets at URLs, as they were fetched last.
+type remoteKeys struct {
+	fetcher *fetch.Fetcher
+	reserve func(ctx context.Context, host string) error // counts a fetch, or refuses it
+	refused func(address string, err error)              // is told why a set is none
+	now     func() time.Time
+
+	known   *lru.Cache[string, fetchedKeys] // by URL
+	flights singleflight.Group              // by URL
+}
+
+// at returns what gets the keys at the address. RFC 7591 section 2.
+func (k *remoteKeys) at(address string) func(context.Context) (ClientKeys, error) {
 	return func(ctx context.Context) (ClientKeys, error) {
-		now := r.server.cfg.Now()
-		known, found := r.keys.Get(address)
+		now := k.now()
+		known, found := k.known.Get(address)
 		if found && now.Before(known.freshUntil) && (!newestKeys(ctx) || now.Before(known.fetched.Add(minKeysFresh))) {
 			return known.keys, nil
 		}
-		fetched, err, _ := r.flights.Do("keys "+address, func() (any, error) {
-			return r.fetchKeys(context.WithoutCancel(ctx), address)
+		fetched, err, _ := k.flights.Do(address, func() (any, error) {
+			return k.fetch(context.WithoutCancel(ctx), address)
 		})
 		switch {
 		case err == nil:
@@ -43,22 +57,22 @@ func (r *registry) keysAt(address string) func(context.Context) (ClientKeys, err
 		case found && now.Before(known.fetched.Add(maxKeysFresh)):
 			return known.keys, nil // its host's outage, or too many requests
 		case errors.Is(err, fetch.ErrGone):
-			r.log("keys of a client refused", address, err)
+			k.refused(address, err)
 			return nil, nil // none: nothing verifies
 		}
 		return nil, err
 	}
 }
 
-func (r *registry) fetchKeys(ctx context.Context, address string) (ClientKeys, error) {
+func (k *remoteKeys) fetch(ctx context.Context, address string) (ClientKeys, error) {
 	u, err := url.Parse(address) // checked before
 	if err != nil {
 		return nil, err
 	}
-	if err := r.reserveFetch(ctx, u.Host); err != nil {
+	if err := k.reserve(ctx, u.Host); err != nil {
 		return nil, err
 	}
-	document, err := r.fetcher.Get(ctx, address, maxKeySet)
+	document, err := k.fetcher.Get(ctx, address, maxKeySet)
 	if err != nil {
 		return nil, err
 	}
@@ -73,8 +87,8 @@ func (r *registry) fetchKeys(ctx context.Context, address string) (ClientKeys, e
 	if fresh < 0 {
 		fresh = keysFresh
 	}
-	now := r.server.cfg.Now()
-	r.keys.Add(address, fetchedKeys{keys, now, now.Add(min(max(fresh, minKeysFresh), maxKeysFresh))})
+	now := k.now()
+	k.known.Add(address, fetchedKeys{keys, now, now.Add(min(max(fresh, minKeysFresh), maxKeysFresh))})
 	return keys, nil
 }
 

@@ -127,6 +127,10 @@ type Config struct {
 	// Routes returns what the rules of a resource open, for the consent page. nil:
 	// the page does not say.
 	Routes func(resource string) []Route
+	// IdentityProviders are those whose assertions stand in for what a user allows:
+	// an organization decides for its people. nil: none, and the grant jwt-bearer is
+	// off. draft-ietf-oauth-identity-assertion-authz-grant.
+	IdentityProviders []IdentityProvider
 	// Store keeps codes, sessions, logins and users. Required.
 	Store Store
 	// Keys signs access tokens. Required.

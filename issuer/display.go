@@ -72,6 +72,7 @@ const (
 	targetLoopback = "loopback" // any program on this computer may listen there
 	targetPrivate  = "private"  // any app on this device may have claimed the scheme
 	targetDevice   = "device"   // whoever holds the device that shows the code
+	targetProvider = "provider" // nobody was sent anywhere: an identity provider said so
 )
 
 func targetOf(redirectURI string) redirectTarget {

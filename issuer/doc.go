@@ -10,7 +10,7 @@
 //	GET, POST /oauth/apps                                apps.go
 //	GET, DELETE /oauth/api/apps, /oauth/api/apps/ID      apps_api.go
 //	POST /oauth/account                                  account.go
-//	POST /oauth/token                                    RFC 6749 section 3.2, RFC 9449  token.go, proof.go, grant_*.go
+//	POST /oauth/token                                    RFC 6749 section 3.2, RFC 7523, RFC 9449  token.go, proof.go, grant_*.go
 //	POST /oauth/revoke                                   RFC 7009  revoke.go
 //	POST /oauth/par                                      RFC 9126  pushed_request.go
 //	POST /oauth/device_authorization                     RFC 8628 section 3.1  device_authorization.go

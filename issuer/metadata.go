@@ -35,6 +35,7 @@ type serverMetadata struct {
 	ResponseTypes          []string `json:"response_types_supported"`
 	ResponseModes          []string `json:"response_modes_supported"`
 	Grants                 []string `json:"grant_types_supported"`
+	GrantProfiles          []string `json:"authorization_grant_profiles_supported,omitempty"`
 	TokenAuthMethods       []string `json:"token_endpoint_auth_methods_supported"`
 	TokenAuthAlgorithms    []string `json:"token_endpoint_auth_signing_alg_values_supported"`
 	RevocationAuthMethods  []string `json:"revocation_endpoint_auth_methods_supported"`
@@ -133,6 +134,9 @@ func (s *Server) serverMetadata() serverMetadata {
 	}
 	if s.registry.with.Dynamic {
 		m.RegistrationEndpoint = s.endpoint(registerPath)
+	}
+	if s.offers(grantJWTBearer) {
+		m.GrantProfiles = []string{identityAssertionProfile}
 	}
 	m.MetadataDocuments = s.registry.with.MetadataDocuments
 	for _, resource := range s.cfg.Resources() {

@@ -201,8 +201,7 @@ func TestEveryGrantDemandsTheProof(t *testing.T) {
 	for grant, c := range grantScenes(t) {
 		t.Run(grant, func(t *testing.T) {
 			t.Parallel()
-			scene := issuertest.New(t)
-			ask := c.ready(t, scene)
+			scene, ask := c.start(t)
 			scene.Clients.Change(t, c.client, func(client *issuer.Client) { client.RequireDPoP = true })
 			wantOAuthError(t, ask(), 400, "invalid_dpop_proof")
 			scene.Clients.Change(t, c.client, func(client *issuer.Client) { client.RequireDPoP = false })

@@ -218,7 +218,7 @@ func (r *registry) dynamicClient(ctx context.Context, clientID string) (*Client,
 		client.SecretDigests = []Digest{*registration.Secret}
 	}
 	if m.JWKSURI != "" && m.AuthMethod == methodPrivateKeyJWT {
-		client.JWKS = r.keysAt(m.JWKSURI)
+		client.JWKS = r.keys.at(m.JWKSURI)
 	}
 	return client, nil
 }

@@ -57,7 +57,7 @@ type registry struct {
 
 	fetcher *fetch.Fetcher
 	flights singleflight.Group // by URL
-	keys    *lru.Cache[string, fetchedKeys]
+	keys    *remoteKeys
 
 	byHost, byNetwork, byNode *throttle
 }
@@ -74,10 +74,12 @@ func newRegistry(s *Server) (*registry, error) {
 		}
 	}
 	r.fetcher = fetch.New(r.with.Fetch)
-	var err error
-	if r.keys, err = lru.New[string, fetchedKeys](maxFetchedKeys); err != nil {
+	known, err := lru.New[string, fetchedKeys](maxFetchedKeys)
+	if err != nil {
 		return nil, err
 	}
+	r.keys = &remoteKeys{fetcher: r.fetcher, reserve: r.reserveFetch, now: s.cfg.Now, known: known,
+		refused: func(address string, err error) { r.log("keys of a client refused", address, err) }}
 	r.byHost = newThrottle(fetchesPerHost, fetchWindow, fetchKeys, s.cfg.Now)
 	r.byNetwork = newThrottle(fetchesPerNetwork, fetchWindow, fetchKeys, s.cfg.Now)
 	r.byNode = newThrottle(fetchesPerNode, fetchWindow, 1, s.cfg.Now)

@@ -31,6 +31,8 @@ type Server struct {
 	registrations, wrongTokens             *throttle // by network
 
 	registry *registry // also cfg.Clients
+
+	providers map[string]*identityProvider // by issuer
 }
 
 // Ten wrong secrets of one client from one network in five minutes, then 429.
@@ -99,6 +101,9 @@ func New(cfg Config) (*Server, error) {
 		return nil, fmt.Errorf("issuer: %w", err)
 	}
 	s.cfg.Clients = s.registry
+	if err := s.openIdentityProviders(); err != nil {
+		return nil, fmt.Errorf("issuer: %w", err)
+	}
 	s.mux = s.routes()
 	return s, nil
 }

@@ -196,6 +196,16 @@ type SessionStore interface {
 	// not alive or another client's, or the client is disabled. RFC 8693.
 	DelegateSession(ctx context.Context, d Delegation, origin Origin) (Session, error)
 
+	// AssertSession returns the session in which the client acts for the user whom
+	// an identity provider names, and uses the assertion up, in one transaction.
+	// There is one for each provider, user, client and resource, made when there is
+	// none or it has less than AccessTokenTTL left; a token minted now is noted in
+	// its row and its scopes are added. Who is seen for the first time becomes a
+	// user, unless KnownUsersOnly. ErrReplayed: the assertion was used, on whichever
+	// node. ErrNotFound: the user or the client is disabled, or the user is not
+	// known. ErrExists: the user id is somebody else's.
+	AssertSession(ctx context.Context, a AssertedSession, origin Origin) (Session, error)
+
 	// FindSession returns a live session of the client without touching it, so
 	// that what a refresh asks for is checked before anything moves.
 	FindSession(ctx context.Context, sessionID, clientID string) (Session, error)
@@ -417,6 +427,9 @@ type Session struct {
 	// DPoPKey is the thumbprint of the key that its refresh tokens are bound to;
 	// empty: none. RFC 9449 section 5.
 	DPoPKey string
+	// AssertedBy is the identity provider by whose word, and not the user's, the
+	// session exists; empty: the user allowed it.
+	AssertedBy string
 	// LoginMethod is how the user had signed in; empty: not known.
 	LoginMethod string
 	// Profile is what is known of the user, as a JSON object of claims of OpenID
@@ -461,6 +474,19 @@ type Delegation struct {
 	ClientID       string // the service
 	Resource       string // what it calls
 	Scopes         oauth.ScopeSet
+	AccessTokenTTL time.Duration
+}
+
+// AssertedSession is what an identity assertion asks for.
+type AssertedSession struct {
+	Assertion      Digest        // of its issuer and jti
+	AssertionTTL   time.Duration // for which it is remembered
+	User           ExternalUser  // User.Authority is the provider
+	KnownUsersOnly bool
+	ClientID       string
+	Resource       string
+	Scopes         oauth.ScopeSet
+	TTL            time.Duration // of a session that is made
 	AccessTokenTTL time.Duration
 }
 

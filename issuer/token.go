@@ -22,11 +22,12 @@ const (
 	grantClientCredentials = "client_credentials"
 	grantDeviceCode        = "urn:ietf:params:oauth:grant-type:device_code"
 	grantTokenExchange     = "urn:ietf:params:oauth:grant-type:token-exchange"
+	grantJWTBearer         = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 )
 
 // GrantTypes returns every grant type that the server knows.
 func GrantTypes() []string {
-	return []string{grantAuthorizationCode, grantRefreshToken, grantClientCredentials, grantDeviceCode, grantTokenExchange}
+	return []string{grantAuthorizationCode, grantRefreshToken, grantClientCredentials, grantDeviceCode, grantTokenExchange, grantJWTBearer}
 }
 
 // offers reports whether the grant type is on here: Config.Grants.
@@ -44,6 +45,8 @@ type tokenResponse struct {
 	RefreshToken    string `json:"refresh_token,omitempty"`
 	IDToken         string `json:"id_token,omitempty"` // OpenID Connect Core section 3.1.3.3
 	Scope           string `json:"scope,omitempty"`
+	// Resource: of an identity assertion that names resources only.
+	Resource string `json:"resource,omitempty"`
 
 	session Session // for the log
 }
@@ -97,6 +100,8 @@ func (s *Server) handleToken(w http.ResponseWriter, r *http.Request) {
 		response, err = s.grantDevice(r.Context(), req)
 	case grant == grantTokenExchange:
 		response, err = s.grantTokenExchange(r.Context(), req)
+	case grant == grantJWTBearer:
+		response, err = s.grantIdentityAssertion(r, req)
 	}
 	if err != nil {
 		s.writeError(w, r, err)

@@ -35,7 +35,7 @@ func (s *Store) ConnectedApps(ctx context.Context, userID string, after issuer.A
 	}
 	err = s.db.read(ctx, "list connected apps", func(ctx context.Context, conn *pgxpool.Conn) error {
 		rows, err := conn.Query(ctx, s.db.sql(`SELECT `+appColumns+` FROM {s}.gpt_sessions
-			WHERE user_id = $1 AND (created_at, id) < ($2, $3) AND `+live+` AND `+direct+` ORDER BY created_at DESC, id DESC LIMIT $4`), userID, from, id, limit)
+			WHERE user_id = $1 AND (created_at, id) < ($2, $3) AND `+live+` AND `+own+` ORDER BY created_at DESC, id DESC LIMIT $4`), userID, from, id, limit)
 		if err != nil {
 			return err
 		}
@@ -53,7 +53,7 @@ func (s *Store) ConnectedApp(ctx context.Context, userID, sessionID string) (app
 		return app, wrap(step, issuer.ErrNotFound)
 	}
 	err = s.db.read(ctx, step, func(ctx context.Context, conn *pgxpool.Conn) error {
-		app, err = scanApp(conn.QueryRow(ctx, s.db.sql(`SELECT `+appColumns+` FROM {s}.gpt_sessions WHERE id = $1 AND user_id = $2 AND `+live+` AND `+direct), id, userID))
+		app, err = scanApp(conn.QueryRow(ctx, s.db.sql(`SELECT `+appColumns+` FROM {s}.gpt_sessions WHERE id = $1 AND user_id = $2 AND `+live+` AND `+own), id, userID))
 		return err
 	})
 	return app, err
@@ -71,13 +71,17 @@ func (s *Store) EndUserSessions(ctx context.Context, userID string, origin issue
 		batch.Queue(s.db.sql(`
 			WITH revoked AS (
 				UPDATE {s}.gpt_sessions SET revoked_at = clock_timestamp(), revoke_reason = 'ended_by_user'
-				WHERE user_id = $1 AND `+live+` AND `+direct+` RETURNING id, user_id, client_id),
+				WHERE user_id = $1 AND `+live+` AND `+own+` RETURNING id, user_id, client_id),
 			event AS (
 				INSERT INTO {s}.gpt_oauth_events (event_type, user_id, client_id, session_id, ip_address, request_id, metadata)
 				SELECT 'gpt.oauth.session_revoked', user_id, client_id, id, $2::text, $3::text, '{"reason":"ended_by_user","all":true}' FROM revoked)
 			SELECT count(*) FROM revoked`), userID, address(origin), requestID(origin)).
 			QueryRow(func(row pgx.Row) error { return row.Scan(&ended) })
-		return conn.SendBatch(ctx, &batch).Close()
+		err := conn.SendBatch(ctx, &batch).Close()
+		if err == nil && ended == 0 {
+			err = s.confirmEnded(ctx, conn, `user_id = $1`, userID)
+		}
+		return err
 	})
 	return ended, err
 }
@@ -94,7 +98,7 @@ func (s *Store) NarrowSession(ctx context.Context, userID, sessionID string, fro
 		return conn.QueryRow(ctx, s.db.sql(`
 			WITH narrowed AS (
 				UPDATE {s}.gpt_sessions SET scopes = $3, granted_scopes = $3
-				WHERE id = $1 AND user_id = $2 AND scopes @> $4 AND scopes <@ $4 AND `+live+` AND `+direct+` RETURNING id, user_id, client_id),
+				WHERE id = $1 AND user_id = $2 AND scopes @> $4 AND scopes <@ $4 AND `+live+` AND `+own+` RETURNING id, user_id, client_id),
 			event AS (
 				INSERT INTO {s}.gpt_oauth_events (event_type, user_id, client_id, session_id, ip_address, request_id, metadata)
 				SELECT 'gpt.oauth.session_narrowed', user_id, client_id, id, $5::text, $6::text, jsonb_build_object('from', $4::text[], 'to', $3::text[]) FROM narrowed)

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
 	"github.com/caddy-scope/caddy-scope/issuer"
@@ -106,6 +107,29 @@ func TestCommitThatTheStandbyDidNotConfirmIsAnError(t *testing.T) {
 	s.exec(`SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'`)
 	if err := <-result; err == nil || !strings.Contains(err.Error(), "not confirmed") {
 		t.Fatalf("got %v", err)
+	}
+
+	// Asked again there is nothing left to do; but what was done may be lost.
+	if s.count(`SELECT count(*) FROM gpt_sessions WHERE revoked_at IS NOT NULL`) != 1 {
+		t.Fatal("the cancelled commit is not visible here")
+	}
+	again := func() error { return s.store.RevokeSession(s.ctx, session.ID, "app", "test", issuer.Origin{}) }
+	if err := again(); err == nil || errors.Is(err, issuer.ErrNotFound) {
+		t.Fatalf("asked again without the standby: %v", err)
+	}
+	if n, err := s.store.EndUserSessions(s.ctx, s.user.ID, issuer.Origin{}); err == nil {
+		t.Fatalf("asked to end all without the standby: %d", n)
+	}
+	// What nobody has ended is no reason to write, or strangers could have it
+	// written at will.
+	if err := s.store.RevokeSession(s.ctx, uuid.NewString(), "app", "test", issuer.Origin{}); !errors.Is(err, issuer.ErrNotFound) {
+		t.Fatalf("a session that is not there: %v", err)
+	}
+	s.exec(`ALTER SYSTEM RESET synchronous_standby_names`)
+	s.exec(`SELECT pg_reload_conf()`)
+	s.eventually("asked again with all standbys there are, it is done", func() bool { return errors.Is(again(), issuer.ErrNotFound) })
+	if _, err := s.store.EndUserSessions(s.ctx, s.user.ID, issuer.Origin{}); err != nil {
+		t.Fatal(err)
 	}
 }
 

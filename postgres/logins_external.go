@@ -23,7 +23,7 @@ func (s *Store) CreateExternalLogin(ctx context.Context, digest issuer.Digest, m
 		return login, fmt.Errorf("create login: profile: %w", err)
 	}
 	err = s.db.write(ctx, "create login", inTx(func(ctx context.Context, tx pgx.Tx) error {
-		if err := s.firstSight(ctx, tx, user, origin); err != nil {
+		if _, err := s.firstSight(ctx, tx, user, origin); err != nil {
 			return err
 		}
 		// The user's row is held: disabling it meanwhile waits and finds the login.
@@ -64,13 +64,13 @@ func jsonObject(members map[string]any) ([]byte, error) {
 	return json.Marshal(members)
 }
 
-// firstSight makes a user of an identity that nobody has seen. ErrExists: the id
-// is taken. Two sign-ins at once make one.
-func (s *Store) firstSight(ctx context.Context, tx pgx.Tx, user issuer.ExternalUser, origin issuer.Origin) error {
+// firstSight makes a user of an identity that nobody has seen, and reports
+// whether it did. ErrExists: the id is taken. Two sign-ins at once make one.
+func (s *Store) firstSight(ctx context.Context, tx pgx.Tx, user issuer.ExternalUser, origin issuer.Origin) (made bool, err error) {
 	var known bool
-	err := tx.QueryRow(ctx, s.db.sql(`SELECT true FROM {s}.gpt_identities WHERE authority = $1 AND subject = $2`), user.Authority, user.Subject).Scan(&known)
+	err = tx.QueryRow(ctx, s.db.sql(`SELECT true FROM {s}.gpt_identities WHERE authority = $1 AND subject = $2`), user.Authority, user.Subject).Scan(&known)
 	if !errors.Is(err, pgx.ErrNoRows) {
-		return err
+		return false, err
 	}
 	// A session whose user has the name of a client would pass for one in which
 	// the client acts for itself.
@@ -82,34 +82,37 @@ func (s *Store) firstSight(ctx context.Context, tx pgx.Tx, user issuer.ExternalU
 		SELECT 'gpt.oauth.user_created', id, $3::text, $4::text, jsonb_build_object('authority', $5::text) FROM made`),
 		user.UserID, orNull(user.Name), address(origin), requestID(origin), user.Authority)
 	if err != nil {
-		return err
+		return false, err
 	}
-	made := tag.RowsAffected() == 1
-	if made {
+	if tag.RowsAffected() == 1 {
 		_, err = tx.Exec(ctx, s.db.sql(`INSERT INTO {s}.gpt_identities (authority, subject, user_id) VALUES ($1, $2, $3)`), user.Authority, user.Subject, user.UserID)
 		if hasCode(err, "23505") { // the subject has become another user meanwhile
-			return issuer.ErrExists
+			return false, issuer.ErrExists
 		}
-		return err
+		return true, err
 	}
 	// The same first sight on another node, whose transaction was waited for?
 	err = tx.QueryRow(ctx, s.db.sql(`SELECT true FROM {s}.gpt_identities WHERE authority = $1 AND subject = $2`), user.Authority, user.Subject).Scan(&known)
 	if errors.Is(err, pgx.ErrNoRows) {
-		return issuer.ErrExists
+		return false, issuer.ErrExists
 	}
-	return err
+	return false, err
 }
 
 // UseOnce is described at issuer.ReplayStore.
 func (s *Store) UseOnce(ctx context.Context, purpose string, digest issuer.Digest, ttl time.Duration) error {
 	return s.db.write(ctx, "use once", inTx(func(ctx context.Context, tx pgx.Tx) error {
-		tag, err := tx.Exec(ctx, s.db.sql(`
-			INSERT INTO {s}.gpt_used_once AS u (purpose, digest, expires_at) VALUES ($1, $2, clock_timestamp() + make_interval(secs => $3::float8))
-			ON CONFLICT (purpose, digest) DO UPDATE SET expires_at = excluded.expires_at WHERE u.expires_at <= clock_timestamp()`),
-			purpose, digest[:], ttl.Seconds())
-		if err == nil && tag.RowsAffected() == 0 {
-			return issuer.ErrReplayed
-		}
-		return err
+		return s.useOnce(ctx, tx, purpose, digest, ttl)
 	}))
+}
+
+func (s *Store) useOnce(ctx context.Context, tx pgx.Tx, purpose string, digest issuer.Digest, ttl time.Duration) error {
+	tag, err := tx.Exec(ctx, s.db.sql(`
+		INSERT INTO {s}.gpt_used_once AS u (purpose, digest, expires_at) VALUES ($1, $2, clock_timestamp() + make_interval(secs => $3::float8))
+		ON CONFLICT (purpose, digest) DO UPDATE SET expires_at = excluded.expires_at WHERE u.expires_at <= clock_timestamp()`),
+		purpose, digest[:], ttl.Seconds())
+	if err == nil && tag.RowsAffected() == 0 {
+		return issuer.ErrReplayed
+	}
+	return err
 }

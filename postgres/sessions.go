@@ -1,7 +1,9 @@
 package postgres
 
 import (
+	"cmp"
 	"context"
+	"errors"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -88,7 +90,7 @@ func (s *Store) endSession(ctx context.Context, step, owner, sessionID, ownerID,
 	}
 	return s.db.write(ctx, step, func(ctx context.Context, conn *pgxpool.Conn) error {
 		var ended bool
-		return conn.QueryRow(ctx, s.db.sql(`
+		err := conn.QueryRow(ctx, s.db.sql(`
 			WITH revoked AS (
 				UPDATE {s}.gpt_sessions SET revoked_at = clock_timestamp(), revoke_reason = $3
 				WHERE id = $1 AND `+owner+` AND `+live+` RETURNING id, user_id, client_id),
@@ -96,7 +98,24 @@ func (s *Store) endSession(ctx context.Context, step, owner, sessionID, ownerID,
 				INSERT INTO {s}.gpt_oauth_events (event_type, user_id, client_id, session_id, ip_address, request_id, metadata)
 				SELECT 'gpt.oauth.session_revoked', user_id, client_id, id, $4::text, $5::text, jsonb_build_object('reason', $3::text) FROM revoked)
 			SELECT true FROM revoked`), id, ownerID, reason, address(origin), requestID(origin)).Scan(&ended)
+		if errors.Is(err, pgx.ErrNoRows) {
+			return cmp.Or(s.confirmEnded(ctx, conn, `id = $1 AND `+owner, id, ownerID), err)
+		}
+		return err
 	})
+}
+
+// confirmEnded has a step that found nothing to end wait as its commit would.
+// What has ended may be so on this server only, because the wait for the standby
+// was broken off: who was told that this failed, and asks again, must not hear
+// that it is done while a failover would undo it. The lock of a row that has
+// ended is the least that a standby has to confirm; where there are no such
+// standbys, or no such row, nothing is written. M4.3.
+func (s *Store) confirmEnded(ctx context.Context, conn *pgxpool.Conn, which string, args ...any) error {
+	_, err := conn.Exec(ctx, s.db.sql(`
+		SELECT FROM {s}.gpt_sessions WHERE `+which+` AND revoked_at IS NOT NULL AND current_setting('synchronous_standby_names') <> ''
+		LIMIT 1 FOR UPDATE`), args...)
+	return err
 }
 
 // UserSessions is described at issuer.SessionStore.

@@ -41,15 +41,18 @@ func NewStore(db *DB) *Store {
 // now(): a statement may have waited for the row's lock.
 const live = `revoked_at IS NULL AND expires_at > clock_timestamp() AND (idle_expires_at IS NULL OR idle_expires_at > clock_timestamp())`
 
-// direct is the condition of a session that a user allowed, and not one in which
-// a service calls on: that one takes no place of session_limit, and it is no
-// consent to the service.
-const direct = `NOT EXISTS (SELECT FROM {s}.gpt_delegated_sessions d WHERE d.session_id = id)`
+// own is the condition of a session that its user sees and may end, and not one
+// in which a service calls on: that one ends with the session it was made from.
+const own = `NOT EXISTS (SELECT FROM {s}.gpt_delegated_sessions d WHERE d.session_id = id)`
+
+// direct is the condition of a session that the user allowed: others take no
+// place of session_limit, and are no consent.
+const direct = own + ` AND asserted_by IS NULL`
 
 // sessionColumns in the order of scanSession. The user is looked up only for
 // sessions that may say who that is.
 const sessionColumns = `id::text, user_id, client_id, coalesce(resource, ''), coalesce(redirect_uri, ''), scopes, granted_scopes, rt_counter,
-	auth_time, created_at, last_active, expires_at, coalesce(dpop_jkt, ''), coalesce(login_method, ''),
+	auth_time, created_at, last_active, expires_at, coalesce(dpop_jkt, ''), coalesce(login_method, ''), coalesce(asserted_by, ''),
 	CASE WHEN scopes && ARRAY['openid', 'profile', 'email'] THEN (SELECT ` + userProfile + ` FROM {s}.gpt_users u WHERE u.id = user_id) END,
 	extract(epoch FROM expires_at - clock_timestamp())::float8`
 
@@ -62,7 +65,7 @@ func scanSession(row pgx.Row, more ...any) (s issuer.Session, err error) {
 	var scopes, granted []string
 	var remaining float64
 	err = row.Scan(append([]any{&s.ID, &s.UserID, &s.ClientID, &s.Resource, &s.RedirectURI, &scopes, &granted, &s.Counter,
-		&s.AuthTime, &s.CreatedAt, &s.LastActive, &s.ExpiresAt, &s.DPoPKey, &s.LoginMethod, &s.Profile, &remaining}, more...)...)
+		&s.AuthTime, &s.CreatedAt, &s.LastActive, &s.ExpiresAt, &s.DPoPKey, &s.LoginMethod, &s.AssertedBy, &s.Profile, &remaining}, more...)...)
 	s.Scopes, s.GrantedScopes = oauth.NewScopeSet(scopes...), oauth.NewScopeSet(granted...)
 	s.Remaining = time.Duration(remaining * float64(time.Second))
 	return s, err
