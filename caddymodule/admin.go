@@ -17,6 +17,7 @@ var running atomic.Pointer[App]
 //
 //	GET /oauth/status
 //	GET /oauth/requests/{id}   why a request was refused
+//	GET /oauth/report          who would break if gates that observe were in earnest
 type adminAPI struct{}
 
 // CaddyModule returns the Caddy module information.
@@ -28,6 +29,7 @@ func (adminAPI) CaddyModule() caddy.ModuleInfo {
 func (adminAPI) Routes() []caddy.AdminRoute {
 	return []caddy.AdminRoute{
 		{Pattern: "/oauth/status", Handler: caddy.AdminHandlerFunc(serveStatus)},
+		{Pattern: observedPath, Handler: caddy.AdminHandlerFunc(serveReport)},
 		{Pattern: refusedPath, Handler: caddy.AdminHandlerFunc(serveRefused)},
 	}
 }

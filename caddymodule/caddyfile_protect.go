@@ -19,6 +19,7 @@ import (
 //	oauth_protect {
 //		<methods> <path> <requirement>
 //		...
+//		observe <methods> <path> <requirement>
 //		openapi    <file> {          # again for each
 //			scheme <name...>         # all of OAuth
 //			prefix <path>            # that of the servers
@@ -26,6 +27,7 @@ import (
 //		}
 //		tool       <name> <requirement>
 //		tool_list  callable | declared
+//		mode       observe | enforce <percent>   # what is refused does not pass
 //		resource   <identifier> | <path>   # the issuer
 //		bypass     <matcher>
 //		identity_headers {
@@ -157,6 +159,8 @@ func (p *Protect) applyShortForm(h httpcaddyfile.Helper, requirement []string) e
 func (p *Protect) parseProtectBlock(h httpcaddyfile.Helper, short bool) (bool, error) {
 	words := map[string]word{
 		"openapi":          many(nil),
+		"mode":             once(nil),
+		"observe":          many(nil),
 		"resource":         once(text(&p.Resource)),
 		"tool":             many(nil),
 		"tool_list":        once(oneOf(&p.ToolList, toolListCallable, toolListDeclared)),
@@ -194,6 +198,10 @@ func (p *Protect) parseProtectBlock(h httpcaddyfile.Helper, short bool) (bool, e
 				return hadBlock, h.Err("openapi: the short form has its one requirement; write the block form to take rules from a document")
 			}
 			err = p.parseOpenAPI(h)
+		case "mode":
+			err = p.parseMode(h)
+		case "observe":
+			err = p.parseObservedRule(h, short)
 		case "tool":
 			err = p.parseTool(h)
 		case "bypass":

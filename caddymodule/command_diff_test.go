@@ -48,6 +48,8 @@ func TestDiffTellsWhatChanges(t *testing.T) {
 		{"a rule goes", replace("DELETE /jobs/{id} jobs:write\n", ""), []string{"- DELETE /jobs/{any}", "no more by  jobs:write", "no rule of the gate new:40: refused"}},
 		{"another scope", replace("GET /jobs/* jobs:read", "GET /jobs/* admin"), []string{"~ GET /jobs/*", "callable now by  admin", "no more by       jobs:read, jobs:write"}},
 		{"opened", replace("GET /me authenticated", "GET /me public"), []string{"+ GET /me", "anyone without a token"}},
+		{"watched only", replace("GET /me authenticated", "observe GET /me authenticated"), []string{"+ GET /me", "anyone without a token", "open: only observed by the gate new:40  GET /me authenticated"}},
+		{"watched only, as a whole", replace("GET /me authenticated", "GET /me authenticated\n\t\t\tmode observe"), []string{"+ DELETE /jobs/{any}", "open: only observed by the gate new:40"}},
 		{"part of it", replace("GET /health public", "GET /health public\n\t\t\tGET /jobs/open public"), []string{"+ GET /jobs/open", "anyone without a token", "GET /jobs/* jobs:read  old:41"}},
 		{"hierarchy", replace("implies jobs:read", ""), []string{"- GET /jobs/*", "no more by  jobs:write"}},
 		{"the gate goes", replace("oauth_protect admin\n", ""), []string{"+ * /admin/*", "anyone without a token", "open: no gate stands before it"}},
@@ -97,11 +99,14 @@ func drawSites(t *rapid.T) string {
 		var b strings.Builder
 		b.WriteString("oauth_protect {\n")
 		for range rapid.IntRange(1, 4).Draw(t, "rules") {
-			fmt.Fprintf(&b, "%s /%s%s %s\n", rapid.SampledFrom([]string{"*", "GET", "POST", "GET,POST"}).Draw(t, "methods"),
+			fmt.Fprintf(&b, "%s%s /%s%s %s\n", rapid.SampledFrom([]string{"", "", "", "observe "}).Draw(t, "observe"), rapid.SampledFrom([]string{"*", "GET", "POST", "GET,POST"}).Draw(t, "methods"),
 				strings.Join(rapid.SliceOfN(segment, 1, 3).Draw(t, "segments"), "/"), rapid.SampledFrom([]string{"", "", "/*"}).Draw(t, "end"), needs.Draw(t, "needs"))
 		}
 		if rapid.IntRange(0, 3).Draw(t, "bypass") == 0 {
 			b.WriteString("bypass /b/a/*\n")
+		}
+		if rapid.IntRange(0, 5).Draw(t, "mode") == 0 {
+			b.WriteString("mode observe\n")
 		}
 		b.WriteString("}\nreverse_proxy 127.0.0.1:1\n")
 		return b.String()

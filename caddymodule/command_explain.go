@@ -10,7 +10,6 @@ import (
 	"net/url"
 	"os"
 	"strings"
-	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
@@ -162,30 +161,9 @@ func readToken(cmd *cobra.Command, file string) (string, error) {
 
 // explanationOf asks a running server why it refused a request.
 func explanationOf(ctx context.Context, address, id string) (*explain.Explanation, error) {
-	if address == "" {
-		address = caddy.DefaultAdminListen
-	}
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address+refusedPath+url.PathEscape(id), nil)
-	if err != nil {
-		return nil, err
-	}
-	resp, err := http.DefaultClient.Do(r)
-	if err != nil {
-		return nil, fmt.Errorf("ask the admin API at %s (another one: --address HOST:PORT): %w", address, err)
-	}
-	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		var said struct {
-			Error string `json:"error"`
-		}
-		_ = json.NewDecoder(io.LimitReader(resp.Body, 1<<16)).Decode(&said)
-		return nil, fmt.Errorf("the admin API at %s answered %d: %s", address, resp.StatusCode, said.Error)
-	}
 	var e explain.Explanation
-	if err := json.NewDecoder(resp.Body).Decode(&e); err != nil {
-		return nil, fmt.Errorf("the admin API at %s answered no JSON: %w", address, err)
+	if err := askAdmin(ctx, address, refusedPath+url.PathEscape(id), &e); err != nil {
+		return nil, err
 	}
 	return &e, nil
 }

@@ -81,6 +81,11 @@ func (a *App) rulesReport() (*rules.Report, error) {
 	hierarchy, reaches := rules.NewHierarchy(a.catalog), a.clientReaches()
 	for _, set := range a.ruleSets() {
 		table := rules.Table{Resource: set.resource.Identifier(), Gates: set.sources(), PassUnmatched: set.gates[0].PassUnmatched}
+		for _, gate := range set.gates {
+			if gate.Mode != nil {
+				table.Observed = append(table.Observed, place(gate.Source))
+			}
+		}
 		for _, rule := range set.resource.Rules() {
 			table.Rules = append(table.Rules, ruleRow(rule, hierarchy.Of(rule), reaches))
 		}
@@ -91,7 +96,7 @@ func (a *App) rulesReport() (*rules.Report, error) {
 
 func ruleRow(rule *validator.Rule, requirement rules.Requirement, reaches []reach) rules.Row {
 	row := rules.Row{
-		Methods: slices.Clone(rule.Methods), Path: rule.Path, Access: string(rule.Access), Scopes: rule.Scopes, Source: rule.Source,
+		Methods: slices.Clone(rule.Methods), Path: rule.Path, Access: string(rule.Access), Scopes: rule.Scopes, Observe: rule.Observe, Source: rule.Source,
 		Grants: requirement.Groups(), Clients: []string{},
 	}
 	if rule.Access == validator.AccessPublic {

@@ -29,7 +29,8 @@ and with one scope less, without a token, with other methods, and in encoded and
 odd spellings, none of which may slip past the gate.
 
 Everything goes through Caddy's own routes and the gates themselves, as in explain;
-nothing is proxied and no database is asked.
+nothing is proxied and no database is asked. What a gate only observes is judged as
+if it were refused in earnest.
 
 Exit status: 0 all passed, 2 some failed, 1 it is not known.`,
 		Example: "  caddy oauth test rules.test\n  caddy oauth test *.test --junit report.xml\n  caddy oauth test --config Caddyfile.new   # the generated cases only",
@@ -52,6 +53,9 @@ func testRules(cmd *cobra.Command, files []string) error {
 	h, err := newRehearsal(config)
 	if err != nil {
 		return err
+	}
+	if h.inEarnest = true; h.app.observes() {
+		fmt.Fprintln(cmd.ErrOrStderr(), "some gates or rules only observe; they are tested as if in earnest")
 	}
 	cases, names, err := casesOf(files)
 	if err != nil {

@@ -322,6 +322,9 @@ type RuleSettings struct {
 	Access string `json:"access,omitempty"`
 	// Scopes are names of declared scopes. Required for "scopes" and "any".
 	Scopes []string `json:"scopes,omitempty"`
+	// Observe lets requests pass that the rule would refuse, and counts them; see
+	// ModeSettings. Default: false.
+	Observe bool `json:"observe,omitempty"`
 	// Source is where the rule was written, such as "Caddyfile:34"; errors
 	// name it.
 	Source string `json:"source,omitempty"`

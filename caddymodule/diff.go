@@ -267,6 +267,13 @@ func (h *rehearsal) verdict(name, host, method, path string) verdict {
 	switch {
 	case e.Outcome == explain.AuthorizationServer:
 		v.outcome = "authorization_server"
+	case e.Outcome == explain.Observed && !passed:
+		v.outcome = "nothing"
+	case e.Outcome == explain.Observed:
+		v.outcome = "observed"
+		if h.decided != nil {
+			v.rule = h.same(h.decided)
+		}
 	case h.decided != nil:
 		v.outcome, v.rule = "rule", h.same(h.decided)
 	case e.Outcome == explain.Refused:
@@ -318,7 +325,7 @@ func (c *comparison) required(which int, v verdict) rules.Requirement {
 	switch v.outcome {
 	case "rule":
 		return c.hierarchy[which].Of(v.rule)
-	case "open", "bypass", "unmatched":
+	case "open", "bypass", "unmatched", "observed":
 		return rules.Open
 	}
 	return rules.Never
@@ -327,7 +334,7 @@ func (c *comparison) required(which int, v verdict) rules.Requirement {
 // requiredForTool returns what callers of a tool need.
 func (c *comparison) requiredForTool(which int, v verdict, tool string) rules.Requirement {
 	needed := c.required(which, v)
-	if v.rule == nil || v.rule.Tools == nil {
+	if v.rule == nil || v.rule.Tools == nil || v.outcome == "observed" {
 		return needed
 	}
 	for i := range v.rule.Tools.Rules {

@@ -49,10 +49,11 @@ const secondResource = testIssuer + "/two"
 func drawGate(t *rapid.T, words ...string) string {
 	gate := "oauth_protect {\n" + strings.Join(words, "")
 	for range rapid.IntRange(1, 5).Draw(t, "rules") {
+		gate += rapid.SampledFrom([]string{"", "", "", "observe "}).Draw(t, "observe")
 		gate += fmt.Sprintf("%s /%s %s\n", rapid.SampledFrom([]string{"*", "GET", "POST", "GET,DELETE"}).Draw(t, "methods"),
 			strings.Join(rapid.SliceOfN(explainedSegments, 1, 3).Draw(t, "pattern"), "/"), explainedRequirements.Draw(t, "requirement"))
 	}
-	return gate + rapid.SampledFrom([]string{"", "errors caddy\n", "cors https://app.example\n", "bypass /b/a*\n", "bypass @own\n"}).Draw(t, "word") + "}\n"
+	return gate + rapid.SampledFrom([]string{"", "errors caddy\n", "cors https://app.example\n", "bypass /b/a*\n", "bypass @own\n", "mode observe\n"}).Draw(t, "word") + "}\n"
 }
 
 // drawExplainedSite draws all that a gate can stand in: alone, in the short
@@ -165,7 +166,7 @@ func TestExplainTellsWhatALiveGateDoes(t *testing.T) {
 			}
 		}
 	})
-	for _, outcome := range []explain.Outcome{explain.Allowed, explain.Refused, explain.NotGated, explain.Unmatched, explain.Bypass, explain.Preflight} {
+	for _, outcome := range []explain.Outcome{explain.Allowed, explain.Refused, explain.NotGated, explain.Unmatched, explain.Bypass, explain.Preflight, explain.Observed} {
 		if outcomes[outcome] < 5 {
 			t.Errorf("%d requests were %s: they show too little (%v)", outcomes[outcome], outcome, outcomes)
 		}

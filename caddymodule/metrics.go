@@ -24,7 +24,7 @@ var gateDecisions = prometheus.NewCounterVec(prometheus.CounterOpts{
 
 // outcomes are the values of the label.
 var outcomes = []string{
-	"allowed", "preflight", "bypass", "unmatched", "stream_ended",
+	"allowed", "preflight", "bypass", "unmatched", "observed", "stream_ended",
 	"no_rule", "no_credentials", "invalid_token", "insufficient_scope", "invalid_request", "unavailable",
 }
 

@@ -80,6 +80,10 @@ type Protect struct {
 	// X-Request-Id.
 	RequestID string `json:"request_id,omitempty"`
 
+	// Mode makes a rehearsal of the gate, for all or some of the callers. Default:
+	// what is refused does not pass.
+	Mode *ModeSettings `json:"mode,omitempty"`
+
 	// Source is where the gate was written, such as "Caddyfile:31"; errors name it.
 	Source string `json:"source,omitempty"`
 
@@ -121,6 +125,9 @@ func (p *Protect) Provision(ctx caddy.Context) error {
 	if p.ToolList != "" && p.ToolList != toolListCallable && p.ToolList != toolListDeclared {
 		return p.at(fmt.Errorf("tool_list: %q is neither %s nor %s", p.ToolList, toolListCallable, toolListDeclared))
 	}
+	if err := p.Mode.check(); err != nil {
+		return p.at(err)
+	}
 	if p.Streams != "" && p.Streams != streamsUntilClose {
 		return p.at(fmt.Errorf("streams: %q is not %s", p.Streams, streamsUntilClose))
 	}
@@ -136,6 +143,7 @@ func (p *Protect) Provision(ctx caddy.Context) error {
 		return p.at(err)
 	}
 	p.warnAboutTools(identifier)
+	p.warnAboutMode()
 	rules, err := routes.rulesFor(app, p, identifier)
 	if err != nil {
 		return err
@@ -220,7 +228,7 @@ func (p *Protect) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 
 	// 3. Right after a (re)start the keys may not be loaded yet.
 	if err := p.app.awaitStart(r.Context()); err != nil {
-		return p.refuse(w, r, &validator.Refusal{
+		return p.refuse(w, r, next, &validator.Refusal{
 			Status:      http.StatusServiceUnavailable,
 			Code:        oauth.CodeTemporarilyUnavailable,
 			Description: "The session cannot be confirmed right now. Try again shortly.",
@@ -231,7 +239,7 @@ func (p *Protect) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	// 4. The decision.
 	decision, err := p.resource.Authorize(r)
 	if err != nil {
-		return p.refuse(w, r, err)
+		return p.refuse(w, r, next, err)
 	}
 	return p.forward(w, r, next, &decision)
 }
@@ -263,7 +271,8 @@ func (p *Protect) forward(w http.ResponseWriter, r *http.Request, next caddyhttp
 	gated := &gatedResponse{
 		ResponseWriterWrapper: caddyhttp.ResponseWriterWrapper{ResponseWriter: w},
 		gate:                  p, request: r, grant: decision.Grant(),
-		caller: caller{p.textOf(decision.Rule), decision.Identity},
+		caller:  caller{p.textOf(decision.Rule), decision.Identity},
+		lenient: p.observesRule(r, decision.Rule, &decision.Identity),
 	}
 	gated.caller.introduce(r)
 	if decision.Authenticated() {
@@ -293,11 +302,15 @@ func originalPath(r *http.Request) string {
 	return r.URL.EscapedPath()
 }
 
-// refuse answers a request that does not pass.
-func (p *Protect) refuse(w http.ResponseWriter, r *http.Request, err error) error {
+// refuse answers a request that does not pass, unless it is only observed.
+func (p *Protect) refuse(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, err error) error {
 	var refusal *validator.Refusal
 	if !errors.As(err, &refusal) { // a fault of ours never opens the gate
 		return caddyhttp.Error(http.StatusInternalServerError, err)
+	}
+	if p.observes(r, refusal) {
+		p.observe(r, refusal)
+		return next.ServeHTTP(w, r)
 	}
 	p.decisions.count(refusalOutcome(refusal))
 	id := requestID(r)

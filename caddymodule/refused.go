@@ -70,6 +70,10 @@ func requestID(r *http.Request) string {
 
 // keepRefusal remembers why a request was refused.
 func (p *Protect) keepRefusal(header http.Header, r *http.Request, refusal *validator.Refusal, id string) {
+	p.keep(p.explainRefusal(header.Clone(), r, refusal), refusal, id)
+}
+
+func (p *Protect) explainRefusal(header http.Header, r *http.Request, refusal *validator.Refusal) *explain.Explanation {
 	e := explain.Request(r)
 	e.Gate, e.Resource = p.Source, p.resource.Identifier()
 	body := ""
@@ -78,7 +82,11 @@ func (p *Protect) keepRefusal(header http.Header, r *http.Request, refusal *vali
 	} else {
 		e.Notes = append(e.Notes, "the answer goes through handle_errors (errors caddy), which writes the body")
 	}
-	e.Refuse(refusal, header.Clone(), body)
+	e.Refuse(refusal, header, body)
+	return e
+}
+
+func (p *Protect) keep(e *explain.Explanation, refusal *validator.Refusal, id string) {
 	if p.app.rehearsal != nil {
 		h := p.app.rehearsal
 		h.explanation, h.decided, h.refused = e, refusal.Rule, refusal

@@ -32,6 +32,7 @@ type rehearsal struct {
 	http *caddyhttp.App
 	key  *ecdsa.PrivateKey
 
+	inEarnest   bool // gates refuse also what they only observe
 	notes       []string
 	explanation *explain.Explanation // of the request under way, by the gate it met last
 	decided     *validator.Rule      // about it; nil: none

@@ -27,6 +27,7 @@ type gatedResponse struct {
 	request     *http.Request
 	grant       validator.Grant // the answer rests on it, and ends with it
 	caller      caller
+	lenient     bool // the gate only observes: the answer is left as it is
 	wroteHeader bool
 	values      [2]string // of fields that complete sets
 
@@ -82,7 +83,7 @@ func (g *gatedResponse) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 
 // follow has the answer closed when what it rests on is over.
 func (g *gatedResponse) follow(closeAnswer func()) {
-	if !g.caller.known() || g.stream != nil || g.gate.Streams == streamsUntilClose {
+	if !g.caller.known() || g.stream != nil || g.gate.Streams == streamsUntilClose || g.lenient {
 		return
 	}
 	g.stream = &stream{grant: g.grant, close: closeAnswer}

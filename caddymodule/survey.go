@@ -365,7 +365,7 @@ func (p *Protect) compileRules(a *App) ([]validator.Rule, error) {
 
 // rule returns the rule of the validator.
 func (r *RuleSettings) rule() validator.Rule {
-	rule := validator.Rule{Methods: r.Methods, Path: r.Path, Access: validator.Access(r.Access), Source: r.Source}
+	rule := validator.Rule{Methods: r.Methods, Path: r.Path, Access: validator.Access(r.Access), Observe: r.Observe, Source: r.Source}
 	if rule.Access == "" {
 		rule.Access = validator.AccessScopes
 	}

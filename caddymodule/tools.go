@@ -86,9 +86,9 @@ func (p *Protect) textOf(rule *validator.Rule) string {
 
 // serveNext has the request answered. An answer that may list tools is filtered
 // on its way.
-func (p *Protect) serveNext(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, decision *validator.Decision) error {
+func (p *Protect) serveNext(w *gatedResponse, r *http.Request, next caddyhttp.Handler, decision *validator.Decision) error {
 	filter := decision.FilterTools(w)
-	if filter == nil {
+	if filter == nil || w.lenient {
 		return next.ServeHTTP(w, r)
 	}
 	r.Header.Set("Accept-Encoding", "identity")

@@ -29,6 +29,8 @@ type Refusal struct {
 	MetadataURL string
 	// Rule that refused; nil: none matched, or none was looked for.
 	Rule *Rule
+	// Observe is that of the rule which the request came under.
+	Observe bool
 	// Tool that has no rule, cut to 128 bytes. Empty: it is not about one.
 	Tool string
 	// Identity is who was refused with insufficient_scope; else zero.

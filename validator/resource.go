@@ -180,6 +180,22 @@ func (r *Resource) Authorize(req *http.Request) (Decision, error) {
 	case rule == nil:
 		return r.authorizeUnmatched(methodIndex(req.Method), target)
 	}
+	decision, err := r.authorizeUnder(req, rule)
+	if err != nil && rule.Observed() {
+		markObserved(err)
+	}
+	return decision, err
+}
+
+func markObserved(err error) {
+	var refusal *Refusal
+	if errors.As(err, &refusal) {
+		refusal.Observe = true
+	}
+}
+
+// authorizeUnder decides a request whose path and method come under the rule.
+func (r *Resource) authorizeUnder(req *http.Request, rule *Rule) (Decision, error) {
 	if rule.tools != nil {
 		return r.authorizeMessages(req, rule)
 	}

@@ -34,6 +34,9 @@ type Rule struct {
 	// Tools are the rules for the tools of the MCP server at Path. nil: it has
 	// none, and bodies are not looked at.
 	Tools *Tools
+	// Observe marks a rule whose refusals are only to be noted (Refusal.Observe).
+	// It changes no decision: letting the request pass is the caller's affair.
+	Observe bool
 	// Tool is set in the rule of a tool, which has no Methods and no Path.
 	Tool string
 

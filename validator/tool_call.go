@@ -187,7 +187,10 @@ func readBody(req *http.Request) ([]byte, *Refusal) {
 	if req.Body == nil {
 		return nil, nil
 	}
-	body, err := io.ReadAll(io.LimitReader(req.Body, maxMessage+1))
+	rest := req.Body
+	body, err := io.ReadAll(io.LimitReader(rest, maxMessage+1))
+	// Also who lets a refused request pass has it whole.
+	req.Body = readerWithCloser{io.MultiReader(bytes.NewReader(body), rest), rest}
 	var limit *http.MaxBytesError
 	switch {
 	case errors.As(err, &limit):
@@ -197,7 +200,7 @@ func readBody(req *http.Request) ([]byte, *Refusal) {
 	case len(body) > maxMessage:
 		return nil, tooLarge(nil)
 	}
-	req.Body = readerWithCloser{bytes.NewReader(body), req.Body}
+	req.Body = readerWithCloser{bytes.NewReader(body), rest}
 	return body, nil
 }
 

@@ -32,7 +32,7 @@ func (t *Tools) equal(other *Tools) bool {
 // written.
 func (r *Rule) Same(other *Rule) bool {
 	return slices.Equal(r.Methods, other.Methods) && r.Path == other.Path && r.Access == other.Access &&
-		r.Scopes.Equal(other.Scopes) && r.Tools.equal(other.Tools)
+		r.Scopes.Equal(other.Scopes) && r.Observe == other.Observe && r.Tools.equal(other.Tools)
 }
 
 // toolTable finds what a call of a tool requires.
@@ -138,6 +138,15 @@ func (r *Rule) isPublic() bool {
 		}
 	}
 	return r.Access == AccessPublic || r.isBundle()
+}
+
+// Observed reports whether refusals under the rule are only to be noted: that is
+// said of its path.
+func (r *Rule) Observed() bool {
+	if len(r.also) > 0 {
+		return r.also[0].Observed()
+	}
+	return r.Observe
 }
 
 // operationScopes returns every scope that the rule names: what a challenge

@@ -21,6 +21,7 @@ const (
 	Bypass              Outcome = "bypass"    // the owner's own traffic
 	Unmatched           Outcome = "unmatched" // a short-form gate does not name it
 	Refused             Outcome = "refused"
+	Observed            Outcome = "observed"  // it passes, but would be refused in earnest
 	NotGated            Outcome = "not_gated" // no gate stood on its way
 	AuthorizationServer Outcome = "authorization_server"
 )
@@ -47,6 +48,8 @@ type Explanation struct {
 	// Answer is what the client is sent. Of a request that passes it is the
 	// upstream's affair, and nil.
 	Answer *Answer `json:"answer,omitempty"`
+	// Withheld is what a client whose request is only observed would be sent.
+	Withheld *Answer `json:"withheld_answer,omitempty"`
 	// Forwarded are the identity headers that the upstream gets.
 	Forwarded http.Header `json:"forwarded,omitempty"`
 	// Handler that the request comes to behind the gates, such as "reverse_proxy
@@ -109,6 +112,12 @@ func (e *Explanation) Decide(rule *validator.Rule, caller validator.Identity) {
 	if rule != nil {
 		e.Missed = rule.Missing(held)
 	}
+}
+
+// Observe turns a refusal into one that the request was spared.
+func (e *Explanation) Observe() {
+	e.Outcome, e.Answer, e.Withheld = Observed, nil, e.Answer
+	e.Notes = append([]string{"the gate only observes this: the request passes as it came, without identity; caddy oauth report lists such requests"}, e.Notes...)
 }
 
 func describe(rule *validator.Rule) *Rule {

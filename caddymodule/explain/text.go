@@ -48,8 +48,15 @@ func (e *Explanation) WriteText(to io.Writer) error {
 	for _, note := range e.Notes {
 		line("note", note)
 	}
-	if err := table.Flush(); err != nil || e.Answer == nil {
+	if err := table.Flush(); err != nil {
 		return err
+	}
+	if e.Withheld != nil {
+		fmt.Fprintf(to, "\nIn earnest it would be answered:\n")
+		return e.Withheld.writeText(to)
+	}
+	if e.Answer == nil {
+		return nil
 	}
 	return e.Answer.writeText(to)
 }

@@ -46,8 +46,8 @@ type Change struct {
 
 // Side is what becomes of the requests under one of the configurations.
 type Side struct {
-	// Outcome is "rule" (Rule decides), "no_rule" (a gate refuses), "open" (no gate
-	// stands before Handler), "bypass", "unmatched" (a short-form gate does not name
+	// Outcome is "rule" (Rule decides), "no_rule" (a gate refuses), "observed" (a
+	// gate refuses, in a rehearsal only: they pass), "open" (no gate stands before Handler), "bypass", "unmatched" (a short-form gate does not name
 	// them), "nothing" (no handler takes them) or "authorization_server".
 	Outcome  string `json:"outcome"`
 	Rule     string `json:"rule,omitempty"`
@@ -239,6 +239,8 @@ func (s *Side) text() string {
 		return s.Rule + "  " + s.Source
 	case "no_rule":
 		return "no rule of the gate " + s.Gate + ": refused"
+	case "observed":
+		return strings.TrimSpace("open: only observed by the gate " + s.Gate + "  " + s.Rule + "  " + s.Source)
 	case "open":
 		return "open: no gate stands before it"
 	case "bypass":

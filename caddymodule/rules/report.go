@@ -22,8 +22,11 @@ type Table struct {
 	Gates    []string `json:"gates"`    // where they are configured
 	// PassUnmatched: what no rule covers passes (the short form with a matcher);
 	// else it is refused.
-	PassUnmatched bool  `json:"pass_unmatched,omitempty"`
-	Rules         []Row `json:"rules"`
+	PassUnmatched bool `json:"pass_unmatched,omitempty"`
+	// Observed are the gates that refuse nobody, or not all callers that they
+	// should: those with the word mode.
+	Observed []string `json:"observed,omitempty"`
+	Rules    []Row    `json:"rules"`
 }
 
 // Row is one rule.
@@ -32,6 +35,7 @@ type Row struct {
 	Path    string   `json:"path"`
 	Access  string   `json:"access"` // scopes, any, authenticated, public
 	Scopes  []string `json:"scopes,omitempty"`
+	Observe bool     `json:"observe,omitempty"` // what it refuses passes
 	Source  string   `json:"source,omitempty"`
 	// Grants lists scopes that users may grant; one of each list is needed. It is
 	// Scopes with the hierarchy worked out.
@@ -51,7 +55,11 @@ func (r *Report) WriteText(to io.Writer) error {
 		if table.PassUnmatched {
 			rest = "let through"
 		}
-		fmt.Fprintf(to, "resource %s  (gate %s; what no rule covers is %s)\n\n", table.Resource, strings.Join(table.Gates, ", "), rest)
+		fmt.Fprintf(to, "resource %s  (gate %s; what no rule covers is %s)\n", table.Resource, strings.Join(table.Gates, ", "), rest)
+		if len(table.Observed) > 0 {
+			fmt.Fprintf(to, "NOT IN EARNEST: mode of gate %s lets refused requests pass\n", strings.Join(table.Observed, ", "))
+		}
+		fmt.Fprintln(to)
 		out := tabwriter.NewWriter(to, 0, 0, 2, ' ', 0)
 		fmt.Fprintln(out, "METHODS\tPATH\tNEEDS\tUSERS GRANT\tCLIENTS\tAT")
 		for _, row := range table.Rules {
@@ -75,6 +83,11 @@ func (r *Row) methods() string {
 }
 
 func (r *Row) needs() string {
+	if r.Observe {
+		earnest := *r
+		earnest.Observe = false
+		return "observe: " + earnest.needs()
+	}
 	switch r.Access {
 	case "scopes":
 		return strings.Join(r.Scopes, " ")
