@@ -14,7 +14,7 @@ import (
 // stage is the rehearsal as products are tried on it.
 func (h *rehearsal) stage() (*doctor.Stage, error) {
 	s := &doctor.Stage{
-		Issuer: h.app.issuer, SignIn: len(h.app.logins) > 0, Policy: h.app.policyFor,
+		Issuer: h.app.issuer, Places: h.app.Sources, SignIn: len(h.app.logins) > 0, Policy: h.app.policyFor,
 		Rehearse: func(documents map[string][]byte) (http.RoundTripper, error) { return h, h.openServer(documents) },
 	}
 	for _, set := range h.app.ruleSets() {

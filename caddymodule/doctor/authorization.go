@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 
 	"golang.org/x/net/html"
@@ -220,30 +221,40 @@ func (e *examination) checkRedirect() Result {
 	if e.profile.Kind == KindMachine {
 		return unused("nobody is sent anywhere")
 	}
-	var fine []string
+	var fine, mends []string
+	var refused authorization
 	for _, uri := range e.redirects {
 		a := e.authorize(uri, nil)
 		if a.err != nil {
 			return e.unreachable(a.err).about(e.way.Fact)
 		}
 		if !a.known() && e.stage.SignIn {
-			return fail(e.redirectToWrite(uri), "the user would be shown: %s (client %s, redirect URI %s)", a.words, e.clientID, uri).about(e.way.Fact)
+			refused, mends = a, append(mends, e.redirectToWrite(uri))
+			continue
 		}
 		fine = append(fine, uri)
 		if len(fine) == 1 {
 			e.asked = a
 		}
 	}
-	return pass("%s", strings.Join(fine, " ")).about(e.way.Fact)
+	e.redirects = fine
+	if len(mends) == 0 {
+		return pass("%s", strings.Join(fine, " ")).about(e.way.Fact)
+	}
+	failed := fail(strings.Join(slices.Compact(mends), "\n"), "the user would be shown: %s (client %s, redirect URI %s)", refused.words, e.clientID, refused.query.Get("redirect_uri")).about(e.way.Fact)
+	if len(fine) > 0 {
+		failed = failed.andGoOn()
+	}
+	return failed
 }
 
 func (e *examination) redirectToWrite(uri string) string {
 	if e.client != nil {
-		return "in the client " + e.clientID + " at " + e.client.Source + ": redirect_uri " + uri
+		return e.inClient("redirect_uri " + uri)
 	}
 	for _, place := range append(e.way.places(), uri) {
 		if policy := e.stage.Policy(place); policy.Deny {
-			return policyToWrite(place, policy)
+			return e.policyToWrite(place, policy)
 		}
 	}
 	return "let oauth_server answer GET /oauth/authorize"
@@ -257,7 +268,7 @@ func (e *examination) checkPKCE() Result {
 	}
 	if fact.Method == "none" && e.asked.refused() == "invalid_request" {
 		if with := e.authorize(e.redirects[0], e.addChallenge); with.refused() != "invalid_request" {
-			return fail("in the client "+e.clientID+": pkce optional", "the product sends no code_challenge, and the client must: %s", e.asked.back.Get("error_description")).about(fact.Fact)
+			return fail(e.inClient("pkce optional"), "the product sends no code_challenge, and the client must: %s", e.asked.back.Get("error_description")).about(fact.Fact)
 		}
 	}
 	return pass("%s", fact.Method).about(fact.Fact)
@@ -269,9 +280,9 @@ func (e *examination) checkResource() Result {
 		return unused("no code is asked for")
 	}
 	if e.asked.refused() == "invalid_target" {
-		mend := "resource " + e.resource.Identifier + " in the gate " + e.resource.Source
+		mend := "in the gate " + e.resource.Source + ": resource " + e.resource.Identifier
 		if e.profile.Resource.Form == "none" {
-			mend = "in the client " + e.clientID + ": resource " + e.resource.Identifier
+			mend = e.inClient("resource " + e.resource.Identifier)
 		}
 		return fail(mend, "%s: %s", describe(e.asked.query.Get("resource"), "no resource is named"), e.asked.back.Get("error_description")).about(e.profile.Resource.Fact)
 	}
@@ -305,9 +316,9 @@ func (e *examination) checkRequest() Result {
 	case refused == "":
 		return pass("the authorization request is taken")
 	case refused == "unauthorized_client":
-		return fail("in the client "+e.clientID+": grants authorization_code refresh_token", "the client may not send users: %s", e.asked.back.Get("error_description"))
+		return fail(e.inClient("grants authorization_code refresh_token"), "the client may not send users: %s", e.asked.back.Get("error_description"))
 	case e.takesPushed():
-		return fail("in the client "+e.clientID+": remove require_pushed_authorization_requests", "the product pushes no authorization requests: %s", e.asked.back.Get("error_description"))
+		return fail(e.inClient("remove require_pushed_authorization_requests"), "the product pushes no authorization requests: %s", e.asked.back.Get("error_description"))
 	default:
 		return fail("let the query of /oauth/authorize arrive as it is sent", "%s: %s", refused, e.asked.back.Get("error_description"))
 	}
@@ -344,7 +355,7 @@ func (e *examination) scopeToWrite() string {
 		}
 	}
 	if e.client != nil {
-		return "in the client " + e.clientID + " at " + e.client.Source + ": scope with those that the gate " + e.resource.Source + " needs"
+		return e.inClient("scope with those that the gate " + e.resource.Source + " needs")
 	}
 	return "in the gate " + e.resource.Source + ": rules or tools with scopes that are declared"
 }
@@ -355,7 +366,7 @@ func (e *examination) checkSignIn() Result {
 	case e.profile.Kind == KindMachine:
 		return unused("no user is asked")
 	case !e.stage.SignIn:
-		return fail("in the option oauth: login password", "nobody can sign in")
+		return fail(e.stage.inOption("login", "login password"), "nobody can sign in")
 	case e.asked.form("allow") == nil:
 		return fail("let oauth_server answer /oauth/*", "the user would be shown: %s", e.asked.words)
 	}

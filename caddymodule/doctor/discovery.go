@@ -21,15 +21,15 @@ import (
 // TLS.
 func (e *examination) checkAddress() Result {
 	if e.profile.Hosted == nil {
-		return unused("it runs on the user's computer")
+		return unused("nothing comes over the internet as far as is known")
 	}
 	for _, address := range []string{e.stage.Issuer, e.resource.Identifier} {
 		u, err := url.Parse(address)
 		switch {
 		case err != nil || u.Scheme != "https":
-			return fail("issuer https://YOUR.DOMAIN, and a site of that name", "%s is not https", address).about(*e.profile.Hosted)
+			return fail(e.stage.inOption("issuer", "issuer https://YOUR.DOMAIN, and a site of that name"), "%s is not https", address).about(*e.profile.Hosted)
 		case !isPublic(u.Hostname()):
-			return fail("issuer https://YOUR.DOMAIN, and a site of that name: one that the whole internet can look up",
+			return fail(e.stage.inOption("issuer", "issuer https://YOUR.DOMAIN, and a site of that name: one that the whole internet can look up"),
 				"the servers of the product cannot reach %s", u.Hostname()).about(*e.profile.Hosted)
 		}
 	}
@@ -54,7 +54,7 @@ func (e *examination) checkDomain() Result {
 	}
 	issuer, resource := registrable(e.stage.Issuer), registrable(e.resource.Identifier)
 	if issuer != resource {
-		return fail("issuer https://NAME."+resource, "the authorization server is of %s, the API of %s", issuer, resource).about(*e.profile.SameDomain)
+		return fail(e.stage.inOption("issuer", "issuer https://NAME."+resource), "the authorization server is of %s, the API of %s", issuer, resource).about(*e.profile.SameDomain)
 	}
 	return pass("both are of %s", issuer).about(*e.profile.SameDomain)
 }
@@ -106,23 +106,34 @@ func (e *examination) checkChallenge() Result {
 	header := got.Header.Values("WWW-Authenticate")
 	switch {
 	case isRedirect(got):
-		return fail("take the redirect away, or write the address that it leads to: resource "+got.Header.Get("Location"),
+		return fail("take the redirect away, or in the gate "+e.resource.Source+" write the address that it leads to: resource "+got.Header.Get("Location"),
 			"%s is redirected to %s; products send no POST there", e.resource.Identifier, got.Header.Get("Location")).about(fact.Fact)
 	case got.StatusCode != http.StatusUnauthorized:
 		return fail(e.letGateAnswer(), "a request without credentials to %s is answered %s, not 401: the product does not ask the user to sign in", e.resource.Identifier, got.Status).about(fact.Fact)
 	case len(header) == 0:
-		return fail("in the site of "+e.resource.Source+", remove what deletes WWW-Authenticate (header, header_down, handle_errors)", "the answer 401 has no WWW-Authenticate").about(fact.Fact)
+		return e.weakChallenge("in the site of "+e.resource.Source+", remove what deletes WWW-Authenticate (header, header_down, handle_errors)", "the answer 401 has no WWW-Authenticate")
 	}
 	e.challenge = parseChallenge(header[0])
 	if !strings.EqualFold(e.challenge.scheme, "Bearer") {
-		return fail("remove what adds a challenge of its own before the gate's: header WWW-Authenticate, basic_auth", "the first challenge is %s, not Bearer", e.challenge.scheme).about(fact.Fact)
+		scheme := e.challenge.scheme
+		e.challenge = challenge{}
+		return e.weakChallenge("remove what adds a challenge of its own before the gate's: header WWW-Authenticate, basic_auth", "the first challenge is "+scheme+", not Bearer")
 	}
 	for _, name := range fact.Parameters {
 		if e.challenge.parameters[name] == "" {
-			return fail("remove what replaces the WWW-Authenticate of the gate "+e.resource.Source, "the challenge has no %s", name).about(fact.Fact)
+			return e.weakChallenge("remove what replaces the WWW-Authenticate of the gate "+e.resource.Source, "the challenge has no "+name)
 		}
 	}
 	return pass("401 with %s", trimmed(header[0])).about(fact.Fact)
+}
+
+// weakChallenge is the end for products that go by the challenge. Others go on at
+// the well-known address.
+func (e *examination) weakChallenge(mend, reason string) Result {
+	if !e.profile.Challenge.Header {
+		return warn(mend, "%s: the product must guess where the metadata stand, and which scopes to ask for", reason).about(e.profile.Challenge.Fact)
+	}
+	return fail(mend, "%s", reason).about(e.profile.Challenge.Fact)
 }
 
 const Initialize = `{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"doctor","version":"1"}}}`
@@ -175,7 +186,23 @@ func (d document) has(member, value string) bool {
 
 // fetchDocument gets metadata; a Result that is no pass tells why it cannot.
 func (e *examination) fetchDocument(address, written string) (document, Result) {
+	e.moved = ""
+	from := address
 	got, err := e.ask(http.MethodGet, address, "", "MCP-Protocol-Version", "2025-11-25")
+	for range 3 { // as libraries follow redirects
+		if err != nil || !isRedirect(got) {
+			break
+		}
+		e.moved = got.Header.Get("Location")
+		if next, failed := got.Request.URL.Parse(e.moved); failed == nil {
+			e.moved = next.String()
+		}
+		address = from + ", redirected to " + e.moved + ","
+		got, err = e.ask(http.MethodGet, e.moved, "", "MCP-Protocol-Version", "2025-11-25")
+	}
+	if err != nil && e.moved != "" {
+		return nil, fail(moveToWrite(from), "%s is redirected to %s, and there: %v", from, e.moved, err)
+	}
 	if err != nil {
 		return nil, e.unreachable(err)
 	}
@@ -183,7 +210,7 @@ func (e *examination) fetchDocument(address, written string) (document, Result) 
 	doc := make(document)
 	switch {
 	case isRedirect(got):
-		return nil, fail("let "+address+" be answered without a redirect: oauth_server in that site, before any redir", "%s is redirected to %s", address, got.Header.Get("Location"))
+		return nil, fail(moveToWrite(from), "%s is redirected round in a circle", from)
 	case got.StatusCode != http.StatusOK:
 		return nil, fail(written, "%s is answered %s", address, got.Status)
 	case mediaType != "application/json" || json.Unmarshal([]byte(got.body), &doc) != nil:
@@ -195,6 +222,18 @@ func (e *examination) fetchDocument(address, written string) (document, Result) 
 		}
 	}
 	return doc, Result{Outcome: Pass}
+}
+
+func moveToWrite(address string) string {
+	return "let " + address + " be answered without a redirect: oauth_server in that site, before any redir"
+}
+
+// found is a document that is good, unless it came after a redirect.
+func (e *examination) found(address string) Result {
+	if e.moved != "" {
+		return warn(moveToWrite(address), "%s is redirected to %s; not every client follows", address, e.moved)
+	}
+	return pass("%s", address)
 }
 
 // checkResourceMetadata: RFC 9728, as products read it.
@@ -219,12 +258,12 @@ func (e *examination) checkResourceMetadata() Result {
 	}
 	e.resourceDoc = doc
 	if named := doc.text("resource"); e.profile.Resource.Typed && named != e.resource.Identifier {
-		return fail("resource "+e.resource.Identifier, "the metadata are those of %s, and the user typed %s", named, e.resource.Identifier).about(e.profile.Resource.Fact)
+		return fail("let oauth_server answer for itself: nothing else may serve or change its metadata", "the metadata are those of %s, and the user typed %s", named, e.resource.Identifier).about(e.profile.Resource.Fact)
 	}
 	if servers, _ := doc["authorization_servers"].([]any); len(servers) == 0 || servers[0] != e.stage.Issuer {
-		return fail("issuer "+e.stage.Issuer, "the first of authorization_servers is not the issuer: %v", servers)
+		return fail("let oauth_server answer for itself: nothing else may serve or change its metadata", "the first of authorization_servers is not the issuer: %v", servers)
 	}
-	return e.required("resource", doc, pass("%s", address).about(e.profile.Challenge.Fact))
+	return e.required("resource", doc, e.found(address).about(e.profile.Challenge.Fact))
 }
 
 // required is good, unless the document lacks what the product demands.
@@ -252,7 +291,7 @@ func (e *examination) checkServerMetadata() Result {
 	if e.profile.ExactIssuer != nil && doc.text("issuer") != e.stage.Issuer {
 		return fail(written, "the issuer in the metadata is %s", doc.text("issuer")).about(*e.profile.ExactIssuer)
 	}
-	good := pass("%s", address)
+	good := e.found(address)
 	if e.profile.ExactIssuer != nil {
 		good = good.about(*e.profile.ExactIssuer)
 	}
@@ -280,7 +319,7 @@ func (e *examination) checkOpenIDConfiguration() Result {
 		}
 		for _, member := range []string{"issuer", "authorization_endpoint", "token_endpoint", "jwks_uri", "response_types_supported", "subject_types_supported", "id_token_signing_alg_values_supported"} {
 			if !doc.has(member, "") {
-				return fail("openid in the option oauth, or nothing at "+address, "%s has no %s", address, member).about(fact)
+				return fail(e.stage.inOption("openid", "openid, or nothing at "+address), "%s has no %s", address, member).about(fact)
 			}
 		}
 		return pass("a whole document").about(fact)
@@ -299,7 +338,7 @@ func (e *examination) checkCORS() Result {
 		{http.MethodGet, oauth.IssuerMetadataURL(e.stage.Issuer), "remove what deletes Access-Control-Allow-Origin or answers OPTIONS before oauth_server"},
 		{http.MethodPost, e.serverDoc.text("registration_endpoint"), "remove what answers OPTIONS before oauth_server"},
 		{http.MethodPost, e.serverDoc.text("token_endpoint"), "remove what answers OPTIONS before oauth_server"},
-		{http.MethodPost, e.resource.Identifier, "cors " + fact.Origin + " in the block of the gate " + e.resource.Source},
+		{http.MethodPost, e.resource.Identifier, "in the gate " + e.resource.Source + ": cors " + fact.Origin},
 	}
 	for _, t := range targets {
 		if t.address == "" {

@@ -20,7 +20,7 @@ import (
 // Stage is the server that products are tried on, and what its owner wrote.
 type Stage struct {
 	Issuer    string
-	Source    string // of the option oauth
+	Places    map[string][]string // where words of the option oauth stand, and itself
 	Resources []Resource
 	Clients   []Client // of the configuration
 	// Rehearse opens a server of its own for a product that publishes documents
@@ -71,6 +71,7 @@ type Outcome string
 
 const (
 	Pass   Outcome = "pass"
+	Warn   Outcome = "warn" // the product works, with a drawback
 	Fail   Outcome = "fail"
 	Unused Outcome = "not used"
 )
@@ -80,10 +81,14 @@ type Result struct {
 	Check   string  `json:"check"`
 	Outcome Outcome `json:"outcome"`
 	Reason  string  `json:"reason,omitempty"`
+	// Extent is how much of it: 3 of 5 rules; empty: all.
+	Extent string `json:"extent,omitempty"`
 	// Mend is what to write where.
 	Mend string `json:"mend,omitempty"`
 	// Fact is what the product does that this is about.
 	Fact *Fact `json:"fact,omitempty"`
+
+	goOn bool // it failed, and checks that come after it can be made
 }
 
 func pass(format string, args ...any) Result {
@@ -94,8 +99,18 @@ func unused(format string, args ...any) Result {
 	return Result{Outcome: Unused, Reason: fmt.Sprintf(format, args...)}
 }
 
+func warn(mend, format string, args ...any) Result {
+	return Result{Outcome: Warn, Reason: fmt.Sprintf(format, args...), Mend: mend}
+}
+
 func fail(mend, format string, args ...any) Result {
 	return Result{Outcome: Fail, Reason: fmt.Sprintf(format, args...), Mend: mend}
+}
+
+// and lets the checks that come after a failure go on.
+func (r Result) andGoOn() Result {
+	r.goOn = true
+	return r
 }
 
 // about names the fact behind the result.
@@ -123,7 +138,7 @@ var checks = []check{
 	{"cors", (*examination).checkCORS, nil},
 	{"timeout", (*examination).checkTimeout, nil},
 	{"same-as-configured", (*examination).checkSameAsConfigured, nil},
-	{"registration", (*examination).checkRegistration, []string{"server-metadata"}},
+	{"registration", (*examination).checkRegistration, []string{"resource-metadata", "server-metadata"}},
 	{"authentication", (*examination).checkAuthentication, []string{"registration"}},
 	{"redirect", (*examination).checkRedirect, []string{"registration"}},
 	{"pkce", (*examination).checkPKCE, []string{"redirect"}},
@@ -148,6 +163,7 @@ type examination struct {
 	flow http.RoundTripper // the rehearsed server
 	wire http.RoundTripper // the running one, for what changes nothing there; else flow
 
+	moved       string // to where metadata are redirected; empty: they are not
 	challenge   challenge
 	resourceDoc document
 	serverDoc   document
@@ -172,12 +188,12 @@ func (e *examination) run() []Result {
 		i := slices.IndexFunc(c.needs, func(name string) bool { return failed[name] })
 		result := Result{}
 		if i >= 0 {
-			result = unused("it comes after %s", c.needs[i])
+			result = unused("%s comes first", c.needs[i])
 		} else {
 			result = c.run(e)
 		}
 		result.Check = c.name
-		failed[c.name] = result.Outcome == Fail || i >= 0
+		failed[c.name] = result.Outcome == Fail && !result.goOn || i >= 0
 		results = append(results, result)
 	}
 	return results
@@ -187,6 +203,7 @@ func (e *examination) run() []Result {
 type Product struct {
 	Name     string   `json:"name"`
 	Title    string   `json:"title"`
+	Note     string   `json:"note,omitempty"` // of its profile
 	Resource string   `json:"resource,omitempty"`
 	Client   string   `json:"client,omitempty"` // its client_id, or how it registers
 	Verdict  Verdict  `json:"verdict"`
@@ -225,20 +242,11 @@ func (s *Stage) examineProduct(p *Profile, identifier string) ([]Product, error)
 		if identifier != "" && r.Identifier != identifier || identifier == "" && r.MCP != (p.Kind == KindMCP) {
 			continue
 		}
-		clients := s.clientsOf(p)
-		if p.Kind == KindMCP {
-			clients = clients[:min(len(clients), 1)]
+		tried, err := s.examineClients(p, r)
+		if err != nil {
+			return nil, err
 		}
-		if len(clients) == 0 {
-			clients = []*Client{nil}
-		}
-		for _, client := range clients {
-			product, err := s.examineAt(p, r, client)
-			if err != nil {
-				return nil, err
-			}
-			found = append(found, product)
-		}
+		found = append(found, tried...)
 	}
 	if len(found) == 0 {
 		return []Product{s.withoutResource(p)}, nil
@@ -246,8 +254,33 @@ func (s *Stage) examineProduct(p *Profile, identifier string) ([]Product, error)
 	return found, nil
 }
 
+// examineClients tries the product as what it is to the server: the client that
+// it makes of itself, as nobody has to type anything for that, and unless that
+// works, those of the configuration.
+func (s *Stage) examineClients(p *Profile, r *Resource) ([]Product, error) {
+	itself, err := s.examineAt(p, r, nil)
+	if err != nil || itself.Verdict == Works {
+		return []Product{itself}, err
+	}
+	found := []Product{itself}
+	if itself.Verdict == NotServed {
+		found = nil
+	}
+	for _, client := range s.clientsOf(p) {
+		product, err := s.examineAt(p, r, client)
+		if err != nil {
+			return nil, err
+		}
+		found = append(found, product)
+	}
+	if len(found) == 0 {
+		return []Product{itself}, nil
+	}
+	return found, nil
+}
+
 func (s *Stage) withoutResource(p *Profile) Product {
-	product := Product{Name: p.Name, Title: p.Title, Verdict: NotServed}
+	product := Product{Name: p.Name, Title: p.Title, Note: p.Note, Verdict: NotServed}
 	if product.Reason = "no gate stands before an API"; p.Kind == KindMCP {
 		product.Reason = "no gate stands before an MCP server"
 		product.Mend = "in the site of the MCP server: oauth_protect /mcp authenticated {\n\tresource /mcp\n\ttool NAME SCOPE\n}"
@@ -256,7 +289,7 @@ func (s *Stage) withoutResource(p *Profile) Product {
 }
 
 func (s *Stage) examineAt(p *Profile, r *Resource, client *Client) (Product, error) {
-	product := Product{Name: p.Name, Title: p.Title, Resource: r.Identifier}
+	product := Product{Name: p.Name, Title: p.Title, Note: p.Note, Resource: r.Identifier}
 	documents := make(map[string][]byte)
 	for i := range p.Registration {
 		if way := &p.Registration[i]; way.By == ByDocument {

@@ -61,7 +61,10 @@ type Fact struct {
 
 // Challenge is what the answer to a request without credentials must have.
 type Challenge struct {
-	Fact       `yaml:",inline"`
+	Fact `yaml:",inline"`
+	// Header: without one the product does not look further. Else it goes on at the
+	// well-known address.
+	Header     bool     `yaml:"header" json:"header,omitempty"`
 	Parameters []string `yaml:"parameters" json:"parameters,omitempty"`
 }
 

@@ -60,7 +60,7 @@ func (e *examination) notServed() (reason, mend string) {
 	}
 	for _, place := range way.places() {
 		if policy := e.stage.Policy(place); policy.Deny {
-			return fmt.Sprintf("client_policy %s at %s refuses %s", policy.Pattern, policy.Source, place), policyToWrite(place, policy)
+			return fmt.Sprintf("client_policy %s at %s refuses %s", policy.Pattern, policy.Source, place), e.policyToWrite(place, policy)
 		}
 	}
 	return "", ""
@@ -87,7 +87,7 @@ func (w *Way) places() []string {
 	return nil
 }
 
-func policyToWrite(place string, policy Policy) string {
+func (e *examination) policyToWrite(place string, policy Policy) string {
 	pattern := "loopback"
 	if host, ok := strings.CutPrefix(place, "https://"); ok {
 		host, _, _ = strings.Cut(host, "/")
@@ -96,7 +96,7 @@ func policyToWrite(place string, policy Policy) string {
 	if pattern == policy.Pattern {
 		return "at " + policy.Source + ", in place of deny: scopes NAME..."
 	}
-	return "in the option oauth: client_policy " + pattern + " {\n\tscopes NAME...\n}"
+	return e.stage.inOption("", "client_policy "+pattern+" {\n\tscopes NAME...\n}")
 }
 
 // wayBy returns the first way that the product would take with this metadata.
@@ -120,15 +120,18 @@ func (e *examination) wayToWrite() string {
 	if e.profile.Registration[0].By == ByDocument {
 		word = "metadata_documents"
 	}
-	return "in the option oauth: registration {\n\t" + word + "\n}"
+	return e.stage.inBlock("registration", word)
 }
 
 func (e *examination) clientToWrite() string {
-	lines := []string{"in the option oauth: client NAME {"}
+	lines := []string{e.stage.inOption("", "client NAME {")}
 	if e.profile.Kind == KindMachine {
 		lines = append(lines, "\tsecret {env.NAME_SECRET}", "\tgrants client_credentials", "\tscope  NAME...")
 	} else {
 		lines = append(lines, "\tsecret       {env.NAME_SECRET}")
+		if e.profile.Registration[0].AnyRedirectURI {
+			lines = append(lines, "\tredirect_uri https://YOUR.APP/callback")
+		}
 		for _, uri := range e.profile.Registration[0].RedirectURIs {
 			lines = append(lines, "\tredirect_uri "+strings.ReplaceAll(uri, "*", "g-ID"))
 		}
@@ -146,7 +149,7 @@ func (e *examination) checkRegistration() Result {
 		e.way = e.profile.wayOf(e.client)
 		e.clientID, e.secret, e.methods = e.client.ID, e.client.Secret, e.client.AuthMethods
 		e.redirects = e.configuredRedirects()
-		return e.checkConfigured()
+		return pass("client %s at %s", e.client.ID, e.client.Source).about(e.way.Fact)
 	}
 	if e.way = e.wayBy(e.serverDoc); e.way == nil {
 		return fail(e.wayToWrite(), "clients cannot register in the way that the product does")
@@ -171,24 +174,17 @@ func (e *examination) configuredRedirects() (uris []string) {
 			uris = append(uris, withPort(pattern, laterPort))
 			continue
 		}
+		had := len(uris)
 		for _, uri := range e.client.RedirectURIs {
 			if matches(pattern, uri) {
 				uris = append(uris, uri)
 			}
 		}
-	}
-	return uris
-}
-
-// checkConfigured: the client has every redirect URI that the product uses.
-func (e *examination) checkConfigured() Result {
-	for _, pattern := range e.way.RedirectURIs {
-		if e.profile.Kind == KindAPI && !slices.ContainsFunc(e.client.RedirectURIs, func(uri string) bool { return matches(pattern, uri) }) {
-			return fail("in the client "+e.client.ID+" at "+e.client.Source+": redirect_uri "+strings.ReplaceAll(pattern, "*", e.idOf()),
-				"the client %s has no redirect_uri %s, which the product uses as well", e.client.ID, pattern).about(e.way.Fact)
+		if len(uris) == had { // it is used all the same
+			uris = append(uris, strings.ReplaceAll(pattern, "*", e.idOf()))
 		}
 	}
-	return pass("client %s at %s", e.client.ID, e.client.Source).about(e.way.Fact)
+	return uris
 }
 
 // idOf is what the client's redirect URIs have for *.
@@ -236,11 +232,11 @@ func (e *examination) register() Result {
 func (e *examination) refusedRegistration(got *answer, answered document) Result {
 	for _, place := range e.way.places() {
 		if policy := e.stage.Policy(place); policy.Deny {
-			return fail(policyToWrite(place, policy), "client_policy %s at %s refuses %s", policy.Pattern, policy.Source, place)
+			return fail(e.policyToWrite(place, policy), "client_policy %s at %s refuses %s", policy.Pattern, policy.Source, place)
 		}
 	}
 	if got.StatusCode == http.StatusUnauthorized {
-		return fail("in registration, remove initial_access_token, or write a client for the product", "the registration asks for a token that the product does not have")
+		return fail(e.stage.inBlock("registration", "remove initial_access_token, or write a client for the product"), "the registration asks for a token that the product does not have")
 	}
 	return fail("let oauth_server answer POST /oauth/register", "the registration is answered %s: %s", got.Status, trimmed(answered.text("error_description")+" "+answered.text("error")))
 }
@@ -255,10 +251,10 @@ func (e *examination) checkAuthentication() Result {
 		}
 	}
 	if e.way.By == ByConfiguration && fact.Choice && e.secret == "" {
-		return fail("in the client "+e.clientID+": secret {env.NAME_SECRET}", "the client has no secret, and the product wants one").about(fact.Fact)
+		return fail(e.inClient("secret {env.NAME_SECRET}"), "the client has no secret, and the product wants one").about(fact.Fact)
 	}
 	if len(common) == 0 {
-		return fail("in the client "+e.clientID+": auth_method "+fact.Methods[0], "the client may authenticate by %s, the product by %s", strings.Join(e.methods, ", "), strings.Join(fact.Methods, ", ")).about(fact.Fact)
+		return fail(e.inClient("auth_method "+fact.Methods[0]), "the client may authenticate by %s, the product by %s", strings.Join(e.methods, ", "), strings.Join(fact.Methods, ", ")).about(fact.Fact)
 	}
 	e.methods = common
 	return pass("%s", strings.Join(common, ", ")).about(fact.Fact)

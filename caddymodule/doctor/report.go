@@ -63,6 +63,9 @@ func (r *Report) writeProduct(to io.Writer, p Product, long bool) error {
 	}
 	fmt.Fprintln(to)
 	table := tabwriter.NewWriter(to, 0, 0, 2, ' ', 0)
+	if p.Note != "" && p.Verdict != NotServed {
+		fmt.Fprintf(table, "  note\t%s\n", p.Note)
+	}
 	if p.Reason != "" {
 		fmt.Fprintf(table, "  why\t%s\n", p.Reason)
 		write(table, p.Mend)
@@ -71,8 +74,11 @@ func (r *Report) writeProduct(to io.Writer, p Product, long bool) error {
 	for _, result := range p.Results {
 		switch {
 		case long:
-			fmt.Fprintf(table, "  %s\t%s: %s\n", result.Outcome, result.Check, result.Reason)
+			fmt.Fprintf(table, "  %s\t%s: %s\n", result.Outcome, result.Check, strings.TrimSpace(result.Extent+" "+result.Reason))
 		case result.Outcome == Pass:
+			if result.Extent != "" {
+				result.Check += " (" + result.Extent + ")"
+			}
 			passed = append(passed, result.Check)
 			continue
 		case result.Outcome == Unused:
@@ -81,7 +87,7 @@ func (r *Report) writeProduct(to io.Writer, p Product, long bool) error {
 			fmt.Fprintf(table, "  %s\t%s: %s\n", result.Outcome, result.Check, result.Reason)
 		}
 		write(table, result.Mend)
-		if fact := result.Fact; fact != nil && (long || result.Outcome == Fail) {
+		if fact := result.Fact; fact != nil && (long || result.Outcome == Fail || result.Outcome == Warn) {
 			fmt.Fprintf(table, "  \tknown from %s, %s\n", r.Sources[fact.Source].Title, r.Sources[fact.Source].Date)
 			if fact.Note != "" {
 				fmt.Fprintf(table, "  \t(%s)\n", fact.Note)

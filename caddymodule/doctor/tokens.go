@@ -3,6 +3,7 @@ package doctor
 import (
 	"encoding/base64"
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"net/url"
 	"strings"
@@ -87,7 +88,7 @@ func (e *examination) checkToken() Result {
 		case got.Access == "":
 			return fail(e.tokenToWrite(got), "by %s: %s %s", method, got.Error, got.Description).about(fact)
 		case !strings.EqualFold(got.Type, "Bearer"):
-			return fail("in the client "+e.clientID+": remove dpop_bound_access_tokens", "the token is of the type %s", got.Type).about(fact)
+			return fail(e.inClient("remove dpop_bound_access_tokens"), "the token is of the type %s", got.Type).about(fact)
 		}
 		e.token = got
 	}
@@ -109,13 +110,13 @@ func (e *examination) grant() url.Values {
 func (e *examination) tokenToWrite(got tokenAnswer) string {
 	switch got.Error {
 	case "invalid_target":
-		return "in the client " + e.clientID + ": resource " + e.resource.Identifier
+		return e.inClient("resource " + e.resource.Identifier)
 	case "invalid_scope":
 		return e.scopeToWrite()
 	case "invalid_dpop_proof", "use_dpop_nonce":
-		return "in the client " + e.clientID + ": remove dpop_bound_access_tokens"
+		return e.inClient("remove dpop_bound_access_tokens")
 	case "unauthorized_client":
-		return "in the client " + e.clientID + ": grants authorization_code refresh_token"
+		return e.inClient("grants authorization_code refresh_token")
 	}
 	return "let oauth_server answer POST /oauth/token, with the Authorization header as it came"
 }
@@ -156,7 +157,9 @@ func (e *examination) checkCall() Result {
 	}
 	switch {
 	case len(open) > 0 && len(closed) > 0:
-		return pass("opens %d of %d rules; not %s", len(open), len(open)+len(closed), trimmed(strings.Join(closed, "; ")))
+		partly := pass("for %s; not %s", describe(e.token.Scope, "no scope"), strings.Join(closed, "; "))
+		partly.Extent = fmt.Sprintf("%d of %d rules", len(open), len(open)+len(closed))
+		return partly
 	case len(open) > 0:
 		return pass("opens %d rules", len(open))
 	}
@@ -166,7 +169,7 @@ func (e *examination) checkCall() Result {
 // callToWrite lets the client have what some rule needs.
 func (e *examination) callToWrite() string {
 	if e.client != nil {
-		return "in the client " + e.clientID + " at " + e.client.Source + ": scope with what a rule needs: " + trimmed(e.resource.Calls[0].Rule)
+		return e.inClient("scope with what a rule needs: " + trimmed(e.resource.Calls[0].Rule))
 	}
 	return e.scopeToWrite()
 }
@@ -199,10 +202,7 @@ func (e *examination) checkRefresh() Result {
 		return unused("there is no token to refresh")
 	}
 	if e.token.Refresh == "" {
-		return fail("in the client "+e.clientID+": grants authorization_code refresh_token", "there is no refresh token: the user must sign in again every %s", time.Duration(e.token.ExpiresIn)*time.Second).about(fact.Fact)
-	}
-	if ahead := fact.Ahead; ahead > 0 && time.Duration(e.token.ExpiresIn)*time.Second <= ahead {
-		return fail("access_token_ttl 15m", "an access token lives %s, and the product refreshes %s ahead: before every call", time.Duration(e.token.ExpiresIn)*time.Second, ahead).about(fact.Fact)
+		return warn(e.inClient("grants authorization_code refresh_token"), "there is no refresh token: the user must sign in again every %s", time.Duration(e.token.ExpiresIn)*time.Second).about(fact.Fact)
 	}
 	method := e.methods[0]
 	refresh := func(token string) (tokenAnswer, error) {
@@ -212,12 +212,16 @@ func (e *examination) checkRefresh() Result {
 	if err != nil || first.Access == "" {
 		return fail("let oauth_server answer POST /oauth/token", "the refresh is refused: %s %s %v", first.Error, first.Description, err).about(fact.Fact)
 	}
-	if again, err := refresh(e.token.Refresh); fact.Repeats && (err != nil || again.Access == "") {
-		return fail("refresh_grace 60s", "the product refreshes twice when it loses an answer, and the second one ends the session: %s", again.Error).about(fact.Fact)
-	}
+	again, repeated := refresh(e.token.Refresh)
 	dead, err := refresh("gpt_rt_dead")
 	if err != nil || dead.Error != fact.Dead || dead.status != http.StatusBadRequest {
 		return fail("let oauth_server answer POST /oauth/token", "a dead refresh token is answered %d %s, and the product waits for 400 %s", dead.status, dead.Error, fact.Dead).about(fact.Fact)
+	}
+	switch lives := time.Duration(e.token.ExpiresIn) * time.Second; {
+	case fact.Repeats && (repeated != nil || again.Access == ""):
+		return warn(e.stage.inOption("refresh_grace", "refresh_grace 60s"), "when the product loses an answer it refreshes again, and that ends the session: %s", again.Error).about(fact.Fact)
+	case fact.Ahead > 0 && lives <= fact.Ahead:
+		return warn(e.stage.inOption("access_token_ttl", "access_token_ttl 15m"), "an access token lives %s, and the product refreshes %s ahead: before every call", lives, fact.Ahead).about(fact.Fact)
 	}
 	return pass("renewed, and a dead token is told by %s", fact.Dead).about(fact.Fact)
 }
