@@ -113,6 +113,9 @@ type broken struct {
 	mend     string // in what to write
 }
 
+// registered is what lets products register themselves.
+const registered = "registration {\n\t\t\tmetadata_documents\n\t\t\tdynamic\n\t\t}"
+
 var fatal = []broken{
 	{"pkce demanded of a GPT", "pkce         optional", "", "chatgpt-actions", "pkce", "sends no code_challenge", "pkce optional"},
 	{"one callback of a GPT", "redirect_uri https://chatgpt.com/aip/g-123/oauth/callback", "", "chatgpt-actions", "redirect", "not registered for it", "redirect_uri https://chatgpt.com/aip/g-123/oauth/callback"},
@@ -142,21 +145,21 @@ var fatal = []broken{
 	{"CORS headers that hide the challenge", "\toauth_server\n", "oauth_server\nheader -Access-Control-Expose-Headers\n", "inspector", "cors", "cannot read WWW-Authenticate", "Access-Control-Expose-Headers"},
 	{"no dynamic registration", "\t\t\tdynamic\n", "", "cursor", "", "cannot register", ":27: dynamic"},
 	{"no documents", "\t\t\tmetadata_documents\n", "", "goose", "", "cannot register", ":27: metadata_documents"},
-	{"no registration", "registration {\n\t\t\tmetadata_documents\n\t\t\tdynamic\n\t\t}", "", "claude", "", "cannot register", ":2: registration {\n\tmetadata_documents"},
+	{"no registration", registered, "", "claude", "", "cannot register", ":2: registration {\n\tmetadata_documents"},
 	{"a registration that wants a token", "\t\t\tdynamic\n", "dynamic\ninitial_access_token an-initial-access-token-that-is-long\n", "cline", "registration", "asks for a token", "remove initial_access_token"},
 	{"a policy against the product", "login password", "login password\nclient_policy https://claude.ai/* {\ndeny\n}", "claude-code", "", "client_policy https://claude.ai/*", "in place of deny"},
 	{"a policy that forgets the product", "login password", "login password\nclient_policy https://claude.ai/* {\nscopes jobs:read\n}\nclient_policy * {\ndeny\n}", "chatgpt", "", "client_policy *", "client_policy https://chatgpt.com/* {"},
 	{"a policy that forgets one redirect URI", "login password", "login password\nclient_policy https://www.cursor.com/* {\nscopes jobs:read\n}\nclient_policy * {\ndeny\n}", "cursor", "", "localhost", "client_policy loopback {"},
 	{"a policy with scopes of another resource", "login password", "login password\nclient_policy https://chatgpt.com/* {\nscopes resume:read\n}", "chatgpt", "scope", "No requested scope", "in client_policy https://chatgpt.com/*: scopes"},
 	{"no login", "login password", "", "goose", "sign-in", "nobody can sign in", "login password"},
-	{"a library that must prove possession", "redirect_uri https://app.example.com/callback", "redirect_uri https://app.example.com/callback\ndpop_bound_access_tokens", "strict-library", "token", "dpop", "remove dpop_bound_access_tokens"},
-	{"a library that must push", "redirect_uri https://app.example.com/callback", "redirect_uri https://app.example.com/callback\nrequire_pushed_authorization_requests", "strict-library", "request", "pushes no authorization requests", "remove require_pushed_authorization_requests"},
+	{"a client that must prove possession", registered, "client cursor {\nredirect_uri http://localhost:8787/callback\ndpop_bound_access_tokens\n}", "cursor", "token", "dpop", "in the client cursor at "},
+	{"a client that must push", registered, "client cursor {\nredirect_uri http://localhost:8787/callback\nrequire_pushed_authorization_requests\n}", "cursor", "request", "pushes no authorization requests", "remove require_pushed_authorization_requests"},
 	{"a library whose scope opens nothing", "redirect_uri https://app.example.com/callback", "redirect_uri https://app.example.com/callback\nscope resume:read", "strict-library", "call", "opens nothing", "in the client library"},
 	{"a partner without the grant", "grants client_credentials", "redirect_uri https://acme.example.com/callback", "partner", "", "no client of the configuration", "grants client_credentials"},
 	{"a partner whose scope opens nothing", "scope  jobs:read", "scope resume:read", "partner", "token", "invalid_scope", "in the client acme"},
 	{"a partner for two resources", "oauth_protect {", "oauth_protect {\nresource https://api.example.com/v1", "partner", "token", "invalid_target", "resource https://api.example.com/v1"},
 	{"a step up without its scope", "\toauth_server\n|login password", "oauth_server\nheader >WWW-Authenticate `scope=\"[^\"]*\", ` ``\n|login password\nclient_policy loopback {\nscopes jobs:read\n}", "cline", "step-up", "does not say scope", "remove what changes the answers of the gate"},
-	{"no callback of Claude", "registration {\n\t\t\tmetadata_documents\n\t\t\tdynamic\n\t\t}|client library {", "|client claude {\nredirect_uri https://claude.com/api/mcp/auth_callback\n}\nclient library {", "claude", "redirect", "not registered for it", ":18: redirect_uri https://claude.ai/api/mcp/auth_callback"},
+	{"no callback of Claude", registered + "|client library {", "|client claude {\nredirect_uri https://claude.com/api/mcp/auth_callback\n}\nclient library {", "claude", "redirect", "not registered for it", ":18: redirect_uri https://claude.ai/api/mcp/auth_callback"},
 }
 
 // drawbacks: the product works, and not as well as it could.

@@ -63,6 +63,7 @@ func (a *App) examinedClient(s *ClientSettings) (doctor.Client, error) {
 	c := doctor.Client{
 		ID: s.ID, Source: s.Source, RedirectURIs: client.RedirectURIs, AuthMethods: client.AuthMethods, Grants: client.Grants,
 		Scopes: client.Scopes, PKCEOptional: client.PKCEOptional,
+		Demanding: client.RequirePushed || client.RequireDPoP,
 	}
 	if c.Scopes == nil {
 		c.Scopes = a.catalog.Names()

@@ -55,6 +55,16 @@ type mcpSession struct {
 
 func (s *scene) connectMCP(browser context.Context, back *callback, config auth.AuthorizationCodeHandlerConfig) *mcpSession {
 	s.t.Helper()
+	session, err := s.tryMCP(browser, back, config)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return session
+}
+
+// tryMCP is connectMCP for a client that may not get through.
+func (s *scene) tryMCP(browser context.Context, back *callback, config auth.AuthorizationCodeHandlerConfig) (*mcpSession, error) {
+	s.t.Helper()
 	session := &mcpSession{t: s.t}
 	config.RedirectURL, config.Client = back.URI, s.HTTP
 	config.AuthorizationCodeFetcher = func(_ context.Context, args *auth.AuthorizationArgs) (*auth.AuthorizationResult, error) {
@@ -64,6 +74,9 @@ func (s *scene) connectMCP(browser context.Context, back *callback, config auth.
 		}
 		session.asked = link.Query()
 		session.pages = allow(s.t, browser, args.URL)
+		if last := session.pages[len(session.pages)-1]; !strings.Contains(last, "You can close this window.") {
+			return nil, fmt.Errorf("the user is shown %q", last)
+		}
 		answer := back.await(s.t)
 		if answer.Has("error") {
 			return nil, fmt.Errorf("%v", answer)
@@ -72,15 +85,15 @@ func (s *scene) connectMCP(browser context.Context, back *callback, config auth.
 	}
 	handler, err := auth.NewAuthorizationCodeHandler(&config)
 	if err != nil {
-		s.t.Fatal(err)
+		return nil, err
 	}
 	session.ClientSession, err = mcp.NewClient(&mcp.Implementation{Name: "test", Version: "1"}, nil).Connect(s.t.Context(),
 		&mcp.StreamableClientTransport{Endpoint: s.Base + "/mcp", HTTPClient: s.HTTP, OAuthHandler: handler}, nil)
 	if err != nil {
-		s.t.Fatal(err)
+		return nil, err
 	}
 	s.t.Cleanup(func() { _ = session.Close() })
-	return session
+	return session, nil
 }
 
 func (s *mcpSession) wantTools(want ...string) {

@@ -57,6 +57,7 @@ type Client struct {
 	Grants             []string
 	Scopes             []string // that it may ask for
 	PKCEOptional       bool
+	Demanding          bool // requests must be pushed, or tokens bound to a key
 }
 
 // Policy is a client_policy. Pattern is empty where there is none.

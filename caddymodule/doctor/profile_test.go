@@ -3,6 +3,7 @@ package doctor
 import (
 	"strings"
 	"testing"
+	"time"
 )
 
 // DOC-03: TestProfilesRefuseWhatNobodyVouchesFor
@@ -46,5 +47,32 @@ scope: {source: seen, from: [challenge]}
 	l := &Library{Sources: map[string]Source{"seen": {Title: "Somebody looked", Date: "lately"}}}
 	if l.complete() == nil {
 		t.Error("a source without a date is taken")
+	}
+}
+
+// DOC-03: the profiles that come with the program are whole, each of their facts
+// has a source that was looked at, and no source stands there for nothing.
+func TestProfilesOfTheProgramAreWhole(t *testing.T) {
+	t.Parallel()
+	library, err := Known()
+	if err != nil {
+		t.Fatal(err)
+	}
+	used := make(map[string]bool)
+	for _, p := range library.Profiles {
+		for about, fact := range p.facts() {
+			used[fact.Source] = true
+			if source := library.Sources[fact.Source]; source.Title == "" || source.Date < "2026" || source.Date > time.Now().Format("2006-01-02") {
+				t.Errorf("%s: %s: source %q: %+v", p.Name, about, fact.Source, source)
+			}
+		}
+		if p.Kind == KindMCP && (p.Challenge == nil || p.ExactIssuer == nil || p.ResponseIssuer == nil || p.Refresh == nil || p.StepUp == nil || len(p.Requires) < 5) {
+			t.Errorf("%s has not what every MCP client does: %+v", p.Name, p)
+		}
+	}
+	for name := range library.Sources {
+		if !used[name] {
+			t.Errorf("source %q is behind no fact", name)
+		}
 	}
 }

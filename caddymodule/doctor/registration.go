@@ -31,7 +31,7 @@ func (p *Profile) wayOf(c *Client) *Way {
 		switch {
 		case way.By != ByConfiguration:
 		case p.Kind == KindMachine && slices.Contains(c.Grants, "client_credentials"),
-			way.AnyRedirectURI && len(c.RedirectURIs) > 0 && !c.PKCEOptional,
+			way.AnyRedirectURI && len(c.RedirectURIs) > 0 && !c.PKCEOptional && !c.Demanding,
 			slices.ContainsFunc(way.RedirectURIs, func(pattern string) bool {
 				return slices.ContainsFunc(c.RedirectURIs, func(uri string) bool { return matches(pattern, uri) })
 			}):
