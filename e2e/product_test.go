@@ -16,6 +16,7 @@ import (
 	"github.com/google/uuid"
 	"golang.org/x/oauth2"
 
+	"github.com/caddy-scope/caddy-scope/caddymodule/doctor"
 	"github.com/caddy-scope/caddy-scope/dpop/dpoptest"
 )
 
@@ -42,6 +43,26 @@ func (p *product) publish(address string, document any) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.documents[address] = document
+}
+
+// publishes serves the document that the doctor knows of a product, and returns
+// what stands in it.
+func (p *product) publishes(t *testing.T, name string) (clientID, redirect string) {
+	t.Helper()
+	library, err := doctor.Known()
+	if err != nil {
+		t.Fatal(err)
+	}
+	known, err := library.Select([]string{name})
+	if err != nil {
+		t.Fatal(err)
+	}
+	way := known[0].Registration[0]
+	if way.By != doctor.ByDocument {
+		t.Fatalf("%s registers by %s first", name, way.By)
+	}
+	p.publish(way.ClientID, way.Document)
+	return way.ClientID, way.RedirectURIs[0]
 }
 
 // ServeHTTP implements http.Handler.

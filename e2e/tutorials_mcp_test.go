@@ -164,7 +164,7 @@ func (p *product) assertion(clientID, audience string) func(url.Values) {
 	}
 }
 
-// TUT-02: docs/tutorial-chatgpt-app.md, followed to the letter; ChatGPT is known by its document,
+// TUT-02, DOC-02: docs/tutorial-chatgpt-app.md, followed to the letter; ChatGPT is known by its document,
 // offers no or a signed proof, sends the resource as it found it, and checks iss.
 func TestTutorialChatGPTApp(t *testing.T) {
 	m := onReadersMachine(t)
@@ -179,17 +179,11 @@ func TestTutorialChatGPTApp(t *testing.T) {
 	add := f.section("4. Add it in ChatGPT")
 	add.mentions(t, "`"+mcpURL+"`")
 
-	const id = "https://chatgpt.com/oauth/client.json"
-	m.product.publish(id, map[string]any{
-		"client_id": id, "client_name": "ChatGPT", "redirect_uris": []string{"https://chatgpt.com/connector_platform_oauth_redirect"},
-		"grant_types": []string{"authorization_code", "refresh_token"}, "response_types": []string{"code"},
-		"token_endpoint_auth_methods_supported": []string{"none", "private_key_jwt"}, "token_endpoint_auth_method": "private_key_jwt",
-		"token_endpoint_auth_signing_alg": "RS256", "jwks_uri": "https://chatgpt.com/oauth/jwks.json",
-	})
+	id, redirect := m.product.publishes(t, "chatgpt")
 	jwk := m.product.key.JWK()
 	jwk["kid"], jwk["alg"], jwk["use"] = "1", "RS256", "sig"
 	m.product.publish("https://chatgpt.com/oauth/jwks.json", map[string]any{"keys": []any{jwk}})
-	chatGPT := &wire{t: t, http: m.http(t), clientID: id, redirect: "https://chatgpt.com/connector_platform_oauth_redirect", pkce: true}
+	chatGPT := &wire{t: t, http: m.http(t), clientID: id, redirect: redirect, pkce: true}
 	chatGPT.authenticate = m.product.assertion(id, "https://api.example.com")
 	browser := newChromium(t)
 	back := func() *url.URL { return m.product.back(t) }
@@ -226,7 +220,7 @@ func (f *tutorial) ownHostIsRefused() {
 	}
 }
 
-// TUT-03: docs/tutorial-claude-connector.md, followed to the letter; Claude by its document, and where
+// TUT-03, DOC-02: docs/tutorial-claude-connector.md, followed to the letter; Claude by its document, and where
 // it does not use that, registering anew for each connection.
 func TestTutorialClaudeConnector(t *testing.T) {
 	m := onReadersMachine(t)
@@ -241,11 +235,7 @@ func TestTutorialClaudeConnector(t *testing.T) {
 	add := f.section("4. Add it in Claude")
 	add.mentions(t, "`"+mcpURL+"`")
 
-	const id, redirect = "https://claude.ai/oauth/mcp-oauth-client-metadata", "https://claude.ai/api/mcp/auth_callback"
-	m.product.publish(id, map[string]any{
-		"client_id": id, "client_name": "Claude", "client_uri": "https://claude.ai", "redirect_uris": []string{redirect, "https://claude.com/api/mcp/auth_callback"},
-		"grant_types": []string{"authorization_code", "refresh_token"}, "response_types": []string{"code"}, "token_endpoint_auth_method": "none",
-	})
+	id, redirect := m.product.publishes(t, "claude")
 	claude := &wire{t: t, http: m.http(t), clientID: id, redirect: redirect, pkce: true}
 	browser := newChromium(t)
 	back := func() *url.URL { return m.product.back(t) }
@@ -303,7 +293,7 @@ func (c *wire) register(metadata map[string]any) {
 	}
 }
 
-// TUT-04: docs/tutorial-claude-code.md, followed to the letter; Claude Code listens at a port of localhost
+// TUT-04, DOC-02: docs/tutorial-claude-code.md, followed to the letter; Claude Code listens at a port of localhost
 // that it finds free, is known by its document or registers itself, and signs in
 // anew when its refresh token is dead.
 func TestTutorialClaudeCode(t *testing.T) {
@@ -321,14 +311,10 @@ func TestTutorialClaudeCode(t *testing.T) {
 		t.Errorf("claude was run with %q: %v", args, err)
 	}
 
-	const id = "https://claude.ai/oauth/claude-code-client-metadata"
-	m.product.publish(id, map[string]any{
-		"client_id": id, "client_name": "Claude Code", "redirect_uris": []string{"http://localhost/callback", "http://127.0.0.1/callback"},
-		"grant_types": []string{"authorization_code", "refresh_token"}, "response_types": []string{"code"}, "token_endpoint_auth_method": "none",
-	})
+	id, redirect := m.product.publishes(t, "claude-code")
 	local := newCallback(t)
 	_, port, _ := net.SplitHostPort(strings.TrimSuffix(strings.TrimPrefix(local.URI, "http://"), "/callback"))
-	code := &wire{t: t, http: m.http(t), clientID: id, redirect: "http://localhost:" + port + "/callback", pkce: true}
+	code := &wire{t: t, http: m.http(t), clientID: id, redirect: strings.Replace(redirect, "{port}", port, 1), pkce: true}
 	back := func() *url.URL {
 		to, err := url.Parse(code.redirect)
 		if err != nil {

@@ -23,7 +23,7 @@ func startAPI(t *testing.T) *recorder {
 	return api
 }
 
-// TUT-01: docs/tutorial-custom-gpt.md, followed to the letter; the GPT does what its builder does:
+// TUT-01, DOC-02: docs/tutorial-custom-gpt.md, followed to the letter; the GPT does what its builder does:
 // no PKCE, no resource, the secret in the form.
 func TestTutorialCustomGPT(t *testing.T) {
 	m := onReadersMachine(t)
@@ -169,7 +169,7 @@ func TestTutorialDevice(t *testing.T) {
 	}
 }
 
-// TUT-06: docs/tutorial-partner.md, followed to the letter; each command prints what is shown.
+// TUT-06, DOC-02: docs/tutorial-partner.md, followed to the letter; each command prints what is shown.
 func TestTutorialPartner(t *testing.T) {
 	m := onReadersMachine(t)
 	if m == nil {
