@@ -152,6 +152,7 @@ var fatal = []broken{
 	{"a policy that forgets one redirect URI", "login password", "login password\nclient_policy https://www.cursor.com/* {\nscopes jobs:read\n}\nclient_policy * {\ndeny\n}", "cursor", "", "localhost", "client_policy loopback {"},
 	{"a policy with scopes of another resource", "login password", "login password\nclient_policy https://chatgpt.com/* {\nscopes resume:read\n}", "chatgpt", "scope", "No requested scope", "in client_policy https://chatgpt.com/*: scopes"},
 	{"no login", "login password", "", "goose", "sign-in", "nobody can sign in", "login password"},
+	{"a button that leads nowhere", "\toauth_server\n|{\n\toauth {", "oauth_server\nrespond /oauth/consent 404\n|{\n\torder respond before oauth_server\n\toauth {", "slack", "consent", "after Allow the user would be shown: 404", "POST /oauth/consent"},
 	{"a client that must prove possession", registered, "client cursor {\nredirect_uri http://localhost:8787/callback\ndpop_bound_access_tokens\n}", "cursor", "token", "dpop", "in the client cursor at "},
 	{"a client that must push", registered, "client cursor {\nredirect_uri http://localhost:8787/callback\nrequire_pushed_authorization_requests\n}", "cursor", "request", "pushes no authorization requests", "remove require_pushed_authorization_requests"},
 	{"a library whose scope opens nothing", "redirect_uri https://app.example.com/callback", "redirect_uri https://app.example.com/callback\nscope resume:read", "strict-library", "call", "opens nothing", "in the client library"},

@@ -140,6 +140,23 @@ func TestDoctorAgreesWithRealClients(t *testing.T) {
 	}
 }
 
+// DOC-04: the file is not what runs.
+func TestDoctorTellsThatAnotherConfigurationRuns(t *testing.T) {
+	t.Parallel()
+	s := newSceneWith(t, sceneConfig{HTTPS: true})
+	if p := s.diagnose("strict-library"); p.Verdict != doctor.Works {
+		t.Errorf("before: %+v", p)
+	}
+	text, err := os.ReadFile(s.Caddyfile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	writeFile(t, s.Caddyfile, strings.Replace(string(text), "login password", "login password\nopenid", 1))
+	if p := s.diagnose("strict-library"); !slices.Equal(checks(p, doctor.Fail), []string{"same-as-configured"}) {
+		t.Errorf("after: %+v", p)
+	}
+}
+
 // callsByGoSDK is a client that registers itself, a tool call, and its end.
 func (s *scene) callsByGoSDK(browser context.Context, back *callback) error {
 	s.t.Helper()
