@@ -83,7 +83,8 @@ var errLoginRequired = &oauth.Error{Code: oauth.CodeLoginRequired, Description: 
 // the word out of it (startLogin): told by times, a login made a moment before
 // could pass where the clocks of node and database differ. SECURITY-CASES A-17.
 func recentEnough(login Login, req *AuthorizationRequest) bool {
-	return !slices.Contains(req.Prompt, promptLogin) && !req.OtherAccount && !login.AuthTime.Before(req.ReauthAfter)
+	return !slices.Contains(req.Prompt, promptLogin) && !req.OtherAccount && !login.AuthTime.Before(req.ReauthAfter) &&
+		(req.Outdated == "" || req.Outdated != login.ID)
 }
 
 // expected reports whether it is the user that the client expects, by
