@@ -67,7 +67,8 @@ func (c *ClaimSettings) claims() login.Claims {
 // OIDCLogin signs users in at an OpenID provider, such as Google, Microsoft,
 // Auth0, Keycloak, Supabase or Clerk. Who signs in there for the first time
 // becomes a user here. The provider must know the redirect URI
-// <issuer>/oauth/login/<name>.
+// <issuer>/oauth/login/<name>, and may know <issuer>/oauth/login/<name>/logout,
+// its way to say that a user has signed out (backchannel_logout_uri).
 type OIDCLogin struct {
 	// Issuer is the identifier of the provider, such as
 	// https://accounts.google.com. Placeholders. Required.
@@ -88,6 +89,14 @@ type OIDCLogin struct {
 	// UserInfo asks the provider's UserInfo endpoint for claims that the ID token
 	// lacks. Default: false.
 	UserInfo bool `json:"userinfo,omitempty"`
+	// LogoutProvider signs users out at the provider too when they sign out here,
+	// where the provider offers that (end_session_endpoint). It must know the
+	// address <issuer>/oauth/login/<name>/signed_out, as a
+	// post_logout_redirect_uri. Default: false.
+	LogoutProvider bool `json:"logout_provider,omitempty"`
+	// LogoutSessions ends all sessions of a user who signs out, here or at the
+	// provider, and not the login alone. Default: false.
+	LogoutSessions bool `json:"logout_sessions,omitempty"`
 	// Timeout bounds each request to the provider. Default: 5s.
 	Timeout caddy.Duration `json:"timeout,omitempty"`
 
@@ -112,6 +121,7 @@ func (OIDCLogin) CaddyModule() caddy.ModuleInfo {
 //		claims        <claim...>
 //		require       <claim> <value...>  # again for each claim
 //		userinfo
+//		logout        provider|sessions... # the login here, and no more
 //		timeout       <duration>          # 5s
 //	}
 func (l *OIDCLogin) UnmarshalCaddyfile(d *caddyfile.Dispenser) (err error) {
@@ -129,13 +139,35 @@ func (l *OIDCLogin) UnmarshalCaddyfile(d *caddyfile.Dispenser) (err error) {
 	words["client_secret"] = once(text(&l.ClientSecret))
 	words["scopes"] = once(texts(&l.Scopes))
 	words["userinfo"] = once(flag(&l.UserInfo))
+	words["logout"] = once(l.parseLogout)
 	words["timeout"] = once(period(&l.Timeout))
 	return parseBlock(d, words)
 }
 
+// parseLogout reads
+//
+//	logout provider|sessions...
+func (l *OIDCLogin) parseLogout(d *caddyfile.Dispenser) error {
+	var what []string
+	if err := texts(&what)(d); err != nil {
+		return err
+	}
+	for _, word := range what {
+		switch word {
+		case "provider":
+			l.LogoutProvider = true
+		case "sessions":
+			l.LogoutSessions = true
+		default:
+			return d.Errf("logout: %q is neither provider nor sessions", word)
+		}
+	}
+	return nil
+}
+
 // Provision resolves placeholders. It asks the provider nothing.
 func (l *OIDCLogin) Provision(caddy.Context) (err error) {
-	config := login.OIDCConfig{Scopes: l.Scopes, Claims: l.claims(), UserInfo: l.UserInfo, Timeout: time.Duration(l.Timeout)}
+	config := login.OIDCConfig{Scopes: l.Scopes, Claims: l.claims(), UserInfo: l.UserInfo, LogoutHint: l.LogoutProvider, Timeout: time.Duration(l.Timeout)}
 	if config.Issuer, err = resolve("login oidc", l.Issuer); err != nil {
 		return err
 	}
@@ -154,7 +186,10 @@ func (l *OIDCLogin) Provision(caddy.Context) (err error) {
 	if err != nil {
 		return fmt.Errorf("login oidc: %w", err)
 	}
-	l.method = issuer.LoginMethod{Name: orDefault(l.Name, "oidc"), Label: orDefault(l.Label, hostOf(config.Issuer)), Provider: provider}
+	l.method = issuer.LoginMethod{
+		Name: orDefault(l.Name, "oidc"), Label: orDefault(l.Label, hostOf(config.Issuer)), Provider: provider,
+		SignOutThere: l.LogoutProvider, SignOutEndsSessions: l.LogoutSessions,
+	}
 	return nil
 }
 

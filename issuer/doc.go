@@ -7,6 +7,9 @@
 //	GET  /oauth/authorize                                RFC 6749 section 4.1.1, RFC 7636, RFC 8707, RFC 9207  authorize.go
 //	GET, POST /oauth/consent                             consent.go
 //	POST /oauth/login, /oauth/logout                     login.go
+//	GET, POST /oauth/login/METHOD                        login_external.go
+//	POST /oauth/login/METHOD/logout                      OpenID Connect Back-Channel Logout  provider_logout.go
+//	GET  /oauth/login/METHOD/signed_out                  provider_logout.go
 //	GET, POST /oauth/apps                                apps.go
 //	GET, DELETE /oauth/api/apps, /oauth/api/apps/ID      apps_api.go
 //	POST /oauth/account                                  account.go

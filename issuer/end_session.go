@@ -1,7 +1,6 @@
 package issuer
 
 import (
-	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -152,12 +151,21 @@ func (s *Server) endLogin(w http.ResponseWriter, r *http.Request, req *logoutReq
 			return
 		}
 	}
-	if err := s.cfg.Store.EndLogin(r.Context(), sha256.Sum256([]byte(login.cookie)), s.origin(r)); err != nil {
-		s.unavailablePage(w, r, "end login", err)
+	sealed, ok := s.sealLogout(w, r, req)
+	if !ok {
+		return
+	}
+	there, err := s.signOut(r, login.cookie, sealed)
+	if err != nil {
+		s.unavailablePage(w, r, "sign out", err)
 		return
 	}
 	s.clearCookie(w, loginCookie)
 	s.audit(r, "signed out", zap.String("user_id", login.UserID), zap.String("client_id", req.ClientID), zap.String("session_id", req.SessionID))
+	if there != "" {
+		s.leave(w, there)
+		return
+	}
 	s.finishEndSession(w, r, req, true)
 }
 

@@ -229,10 +229,10 @@ func (s *Server) startExternalLogin(w http.ResponseWriter, r *http.Request, req 
 		user.Profile = nil
 	}
 	cookie := newCookieValue()
-	login, err := s.cfg.Store.CreateExternalLogin(r.Context(), sha256.Sum256([]byte(cookie)), method.Name, user, s.cfg.LoginTTL, s.origin(r))
+	login, err := s.cfg.Store.CreateExternalLogin(r.Context(), sha256.Sum256([]byte(cookie)), method.Name, user, s.sealLogoutHint(user.LogoutHint), s.cfg.LoginTTL, s.origin(r))
 	switch {
-	case errors.Is(err, ErrNotFound): // disabled here
-		s.audit(r, "sign-in refused: the user is disabled", zap.String("user_id", user.UserID), zap.String("method", method.Name))
+	case errors.Is(err, ErrNotFound): // disabled here, or signed out there meanwhile
+		s.audit(r, "sign-in refused: the user is disabled or has signed out", zap.String("user_id", user.UserID), zap.String("method", method.Name))
 		s.errorWords(w, r, http.StatusForbidden, "account")
 		return false
 	case errors.Is(err, ErrExists): // somebody else's id

@@ -21,6 +21,12 @@ type LoginMethod struct {
 	// Provider is that place, or App; not both.
 	Provider Provider
 	App      App
+	// SignOutThere signs users out at the provider too when they sign out here; it
+	// must be a LogoutProvider.
+	SignOutThere bool
+	// SignOutEndsSessions ends the sessions of a user who signs out, here or
+	// there, and not their login alone.
+	SignOutEndsSessions bool
 }
 
 var methodName = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,39}$`)
@@ -37,6 +43,32 @@ type Provider interface {
 	// Redeem checks the answer that the browser brought back and returns whom it
 	// names.
 	Redeem(ctx context.Context, request ProviderRequest, answer url.Values) (ExternalUser, error)
+}
+
+// LogoutProvider is a Provider that users can sign out at.
+type LogoutProvider interface {
+	Provider
+	// ReadLogoutToken checks what the provider sends when a user has signed out
+	// there. Errors are those of Provider. OpenID Connect Back-Channel Logout
+	// section 2.6.
+	ReadLogoutToken(ctx context.Context, token string) (ProviderLogout, error)
+	// EndSessionURL returns where the browser is sent to sign out there; empty: the
+	// provider has no such place. hint is the ExternalUser.LogoutHint of the login;
+	// may be empty. OpenID Connect RP-Initiated Logout section 2.
+	EndSessionURL(ctx context.Context, hint, redirectURI, state string) (string, error)
+}
+
+// ProviderLogout is a user who has signed out at a provider. One of Subject and
+// SessionID may be empty: then every session of the user there, or whoever had
+// that session.
+type ProviderLogout struct {
+	Authority          string
+	Subject, SessionID string
+	TokenID            string // `jti`
+	// RememberFor is how long the same token could be accepted again.
+	RememberFor time.Duration
+	// EndSessions ends the user's sessions too.
+	EndSessions bool
 }
 
 // ProviderRequest is one sign-in at a provider.
@@ -78,6 +110,9 @@ type ExternalUser struct {
 	Profile   map[string]any // those of ProfileClaims that the authority gave: strings, and email_verified
 	AuthTime  time.Time      // when they gave their credentials; zero: not known
 	SessionID string         // `sid` of the provider; may be empty
+	// LogoutHint is what the provider wants to be shown when the user signs out
+	// (id_token_hint); empty: it is not needed. Kept sealed.
+	LogoutHint string
 }
 
 // maxSubject bounds names of users, in bytes. OpenID Connect Core section 2.
@@ -111,10 +146,18 @@ func CheckLoginMethods(methods []LoginMethod) error {
 			return errors.New("login " + m.Name + " is set twice; give one of them another name")
 		case (m.Provider == nil) == (m.App == nil):
 			return errors.New("login " + m.Name + ": needs either Provider or App")
+		case m.SignOutThere && m.logout() == nil:
+			return errors.New("login " + m.Name + ": nobody can be signed out there")
 		}
 		seen[m.Name] = true
 	}
 	return nil
+}
+
+// logout returns the provider if users can sign out at it, or nil.
+func (m *LoginMethod) logout() LogoutProvider {
+	provider, _ := m.Provider.(LogoutProvider)
+	return provider
 }
 
 // method returns the method of that name, or nil.

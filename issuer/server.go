@@ -153,6 +153,8 @@ func (s *Server) routes() *http.ServeMux {
 	handle("/oauth/authorize", s.handleAuthorize, get, post)
 	handle("/oauth/login", s.handleLogin, post)
 	handle("/oauth/login/{method}", s.handleLoginMethod, get, post)
+	handle("/oauth/login/{method}/signed_out", s.handleSignedOutThere, get)
+	handle("/oauth/login/{method}/logout", s.handleProviderLogout, post)
 	handle("/oauth/consent", s.handleConsent, get, post)
 	if s.managesCredentials() {
 		handle(accountPath, s.handleAccount, get, post)

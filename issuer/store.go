@@ -250,17 +250,26 @@ type LoginStore interface {
 	// CreateLogin stores a login that lives for ttl and returns it.
 	CreateLogin(ctx context.Context, digest Digest, userID string, ttl time.Duration, origin Origin) (Login, error)
 	// CreateExternalLogin stores a login of a user whom another authority names,
-	// made by the login method of that name. Who is seen for the first time
+	// made by the login method of that name; hint, sealed, may be nil. Who is seen for the first time
 	// becomes a user under ExternalUser.UserID; afterwards authority and subject
 	// decide, and name, claims and profile follow what is said now. ErrNotFound: the user
-	// is disabled. ErrExists: the id is another user's, or a client's.
-	CreateExternalLogin(ctx context.Context, digest Digest, method string, user ExternalUser, ttl time.Duration, origin Origin) (Login, error)
+	// is disabled, or has signed out at the provider meanwhile. ErrExists: the id is another user's, or a client's.
+	CreateExternalLogin(ctx context.Context, digest Digest, method string, user ExternalUser, hint []byte, ttl time.Duration, origin Origin) (Login, error)
 	// FindLogin returns the live login whose cookie has this digest.
 	// ErrNotFound: unknown, expired, ended, or its user is disabled.
 	FindLogin(ctx context.Context, digest Digest) (Login, error)
+	// LogoutHint returns the sealed hint that the login was made with. ErrNotFound:
+	// no such login; nil: it has none.
+	LogoutHint(ctx context.Context, digest Digest) (sealed []byte, err error)
 	// EndLogin removes the login (sign-out). Codes made under it and not yet
 	// redeemed die with it. Unknown digests are no error.
 	EndLogin(ctx context.Context, digest Digest, origin Origin) error
+	// EndProviderLogins removes the logins of a user who has signed out at the
+	// provider, as EndLogin does, also those whose sign-in is under way, and if it
+	// is asked to, all sessions of the user. It returns how many of each, which may
+	// be none. ErrReplayed, and nothing changed: the token was used before, on
+	// whichever node.
+	EndProviderLogins(ctx context.Context, logout ProviderLogout, origin Origin) (logins, sessions int, err error)
 }
 
 // PasskeyStore holds the passkeys of the users of `login password`.

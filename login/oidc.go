@@ -43,6 +43,8 @@ type OIDCConfig struct {
 	Claims Claims
 	// UserInfo asks the UserInfo endpoint for claims that the ID token lacks.
 	UserInfo bool
+	// LogoutHint keeps the ID token of each login, to sign the user out by.
+	LogoutHint bool
 	// Timeout bounds each request. Zero: DefaultTimeout.
 	Timeout time.Duration
 	// Now is the clock of the node. nil: time.Now.
@@ -72,6 +74,9 @@ type discovered struct {
 	config      oauth2.Config
 	requiresIss bool // RFC 9207 section 3
 	at          time.Time
+
+	logoutVerifier *oidc.IDTokenVerifier
+	endSession     string // where users sign out; empty: nowhere
 }
 
 // NewOIDC checks the configuration. It sends nothing.
@@ -139,6 +144,7 @@ func (o *OIDC) readMetadata(ctx context.Context) (*discovered, error) {
 		Algorithms   []string `json:"id_token_signing_alg_values_supported"`
 		JWKSURI      string   `json:"jwks_uri"`
 		AuthorizeIss bool     `json:"authorization_response_iss_parameter_supported"`
+		EndSession   string   `json:"end_session_endpoint"`
 	}
 	if err := provider.Claims(&more); err != nil {
 		return nil, err
@@ -146,6 +152,11 @@ func (o *OIDC) readMetadata(ctx context.Context) (*discovered, error) {
 	endpoint := provider.Endpoint()
 	for what, address := range map[string]string{"authorization_endpoint": endpoint.AuthURL, "token_endpoint": endpoint.TokenURL, "jwks_uri": more.JWKSURI} {
 		if err := checkURL(what, address); err != nil {
+			return nil, err
+		}
+	}
+	if more.EndSession != "" {
+		if err := checkURL("end_session_endpoint", more.EndSession); err != nil {
 			return nil, err
 		}
 	}
@@ -165,6 +176,7 @@ func (o *OIDC) readMetadata(ctx context.Context) (*discovered, error) {
 	keys := &remoteKeys{url: more.JWKSURI, client: o.client, now: o.cfg.Now}
 	return &discovered{
 		Provider: provider, keys: keys, requiresIss: more.AuthorizeIss, at: o.cfg.Now(),
+		logoutVerifier: o.logoutVerifier(keys, algorithms), endSession: more.EndSession,
 		verifier: oidc.NewVerifier(o.cfg.Issuer, keys, &oidc.Config{ClientID: o.cfg.ClientID, SupportedSigningAlgs: algorithms, Now: o.cfg.Now}),
 		config: oauth2.Config{
 			ClientID: o.cfg.ClientID, ClientSecret: o.cfg.ClientSecret, Endpoint: endpoint,
@@ -258,6 +270,9 @@ func (o *OIDC) Redeem(ctx context.Context, request issuer.ProviderRequest, answe
 	user, err := o.cfg.Claims.UserOf(o.cfg.Issuer, claims)
 	if err != nil {
 		return none, refused("%w", err)
+	}
+	if o.cfg.LogoutHint {
+		user.LogoutHint = raw
 	}
 	return user, o.checkFreshness(request, user)
 }

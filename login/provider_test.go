@@ -28,17 +28,18 @@ type provider struct {
 	*httptest.Server
 	t *testing.T
 
-	mu     sync.Mutex
-	key    *ecdsa.PrivateKey // signs
-	keys   []jose.JSONWebKey // published
-	codes  map[string]url.Values
-	asked  url.Values // the last authorization request
-	down   bool
-	deny   bool
-	lie    func(claims map[string]any)
-	sign   func(claims map[string]any) string // instead of the key
-	answer func(url.Values)                   // changes what the browser brings back
-	reads  int                                // of the key set
+	mu      sync.Mutex
+	key     *ecdsa.PrivateKey // signs
+	keys    []jose.JSONWebKey // published
+	codes   map[string]url.Values
+	asked   url.Values // the last authorization request
+	down    bool
+	deny    bool
+	lie     func(claims map[string]any)
+	sign    func(claims map[string]any) string // instead of the key
+	answer  func(url.Values)                   // changes what the browser brings back
+	reads   int                                // of the key set
+	idToken string                             // the last one
 }
 
 func newProvider(t *testing.T) *provider {
@@ -49,7 +50,7 @@ func newProvider(t *testing.T) *provider {
 		_ = json.NewEncoder(w).Encode(map[string]any{
 			"issuer": p.URL, "authorization_endpoint": p.URL + "/authorize", "token_endpoint": p.URL + "/token", "jwks_uri": p.URL + "/keys",
 			"userinfo_endpoint": p.URL + "/userinfo", "id_token_signing_alg_values_supported": []string{"ES256"},
-			"authorization_response_iss_parameter_supported": true,
+			"authorization_response_iss_parameter_supported": true, "end_session_endpoint": p.URL + "/logout?realm=main",
 		})
 	})
 	mux.HandleFunc("/keys", func(w http.ResponseWriter, r *http.Request) {
@@ -135,8 +136,9 @@ func (p *provider) token(w http.ResponseWriter, r *http.Request) {
 	if sign == nil {
 		sign = p.signed
 	}
+	p.idToken = sign(claims)
 	w.Header().Set("Content-Type", "application/json")
-	_ = json.NewEncoder(w).Encode(map[string]any{"access_token": "theirs", "token_type": "Bearer", "id_token": sign(claims)})
+	_ = json.NewEncoder(w).Encode(map[string]any{"access_token": "theirs", "token_type": "Bearer", "id_token": p.idToken})
 }
 
 func (p *provider) signed(claims map[string]any) string {
@@ -145,7 +147,17 @@ func (p *provider) signed(claims map[string]any) string {
 
 func signWith(t *testing.T, algorithm jose.SignatureAlgorithm, key any, kid string, claims map[string]any) string {
 	t.Helper()
-	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: algorithm, Key: jose.JSONWebKey{Key: key, KeyID: kid}}, nil)
+	return signAs(t, "", algorithm, key, kid, claims)
+}
+
+// signAs is signWith for a token that says of which type it is.
+func signAs(t *testing.T, kind string, algorithm jose.SignatureAlgorithm, key any, kid string, claims map[string]any) string {
+	t.Helper()
+	options := &jose.SignerOptions{}
+	if kind != "" {
+		options = options.WithType(jose.ContentType(kind))
+	}
+	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: algorithm, Key: jose.JSONWebKey{Key: key, KeyID: kid}}, options)
 	if err != nil {
 		t.Fatal(err)
 	}

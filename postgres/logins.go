@@ -47,6 +47,14 @@ func (s *Store) FindLogin(ctx context.Context, digest issuer.Digest) (login issu
 	return login, err
 }
 
+// LogoutHint is described at issuer.LoginStore.
+func (s *Store) LogoutHint(ctx context.Context, digest issuer.Digest) (sealed []byte, err error) {
+	err = s.db.read(ctx, "find logout hint", func(ctx context.Context, conn *pgxpool.Conn) error {
+		return conn.QueryRow(ctx, s.db.sql(`SELECT logout_hint FROM {s}.gpt_logins WHERE digest = $1`), digest[:]).Scan(&sealed)
+	})
+	return sealed, err
+}
+
 // EndLogin is described at issuer.LoginStore. Its unredeemed codes lose their
 // login (ON DELETE SET NULL), without which none is redeemed.
 func (s *Store) EndLogin(ctx context.Context, digest issuer.Digest, origin issuer.Origin) error {

@@ -13,7 +13,7 @@ import (
 )
 
 // CreateExternalLogin is described at issuer.LoginStore.
-func (s *Store) CreateExternalLogin(ctx context.Context, digest issuer.Digest, method string, user issuer.ExternalUser, ttl time.Duration, origin issuer.Origin) (login issuer.Login, err error) {
+func (s *Store) CreateExternalLogin(ctx context.Context, digest issuer.Digest, method string, user issuer.ExternalUser, hint []byte, ttl time.Duration, origin issuer.Origin) (login issuer.Login, err error) {
 	claims, err := jsonObject(user.Claims)
 	if err != nil {
 		return login, fmt.Errorf("create login: claims: %w", err)
@@ -23,6 +23,9 @@ func (s *Store) CreateExternalLogin(ctx context.Context, digest issuer.Digest, m
 		return login, fmt.Errorf("create login: profile: %w", err)
 	}
 	err = s.db.write(ctx, "create login", inTx(func(ctx context.Context, tx pgx.Tx) error {
+		if err := s.providerSessionGoesOn(ctx, tx, user); err != nil {
+			return err
+		}
 		if _, err := s.firstSight(ctx, tx, user, origin); err != nil {
 			return err
 		}
@@ -44,14 +47,14 @@ func (s *Store) CreateExternalLogin(ctx context.Context, digest issuer.Digest, m
 		login.Method = method
 		return tx.QueryRow(ctx, s.db.sql(`
 			WITH login AS (
-				INSERT INTO {s}.gpt_logins (digest, user_id, method, provider_session, auth_time, expires_at)
-				VALUES ($1, $2, $3, $4, least($5::timestamptz, clock_timestamp()), clock_timestamp() + make_interval(secs => $6::float8))
+				INSERT INTO {s}.gpt_logins (digest, user_id, method, provider_session, logout_hint, auth_time, expires_at)
+				VALUES ($1, $2, $3, $4, $9, least($5::timestamptz, clock_timestamp()), clock_timestamp() + make_interval(secs => $6::float8))
 				RETURNING id, user_id, auth_time, expires_at),
 			event AS (
 				INSERT INTO {s}.gpt_oauth_events (event_type, user_id, ip_address, request_id, metadata)
 				SELECT 'gpt.oauth.login', user_id, $7::text, $8::text, jsonb_build_object('method', $3::text) FROM login)
 			SELECT l.id::text, `+userName+`, l.auth_time, l.expires_at FROM login l JOIN {s}.gpt_users u ON u.id = l.user_id`),
-			digest[:], login.UserID, method, orNull(user.SessionID), authTime, ttl.Seconds(), address(origin), requestID(origin)).
+			digest[:], login.UserID, method, orNull(user.SessionID), authTime, ttl.Seconds(), address(origin), requestID(origin), hint).
 			Scan(&login.ID, &login.Name, &login.AuthTime, &login.ExpiresAt)
 	}))
 	return login, err
@@ -106,6 +109,7 @@ func (s *Store) UseOnce(ctx context.Context, purpose string, digest issuer.Diges
 	}))
 }
 
+// useOnce is UseOnce as part of a step.
 func (s *Store) useOnce(ctx context.Context, tx pgx.Tx, purpose string, digest issuer.Digest, ttl time.Duration) error {
 	tag, err := tx.Exec(ctx, s.db.sql(`
 		INSERT INTO {s}.gpt_used_once AS u (purpose, digest, expires_at) VALUES ($1, $2, clock_timestamp() + make_interval(secs => $3::float8))

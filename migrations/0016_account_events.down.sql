@@ -1,0 +1,1 @@
+ALTER TABLE {{schema}}.gpt_logins DROP COLUMN logout_hint;
