@@ -60,10 +60,11 @@ type App struct {
 
 	identityProviders []issuer.IdentityProvider
 
-	database database
-	secrets  *issuer.RootSecrets // nil: to be made, or read from storage, by Start
-	keys     []*ecdsa.PrivateKey
-	logins   []LoginMethod
+	database     database
+	secrets      *issuer.RootSecrets // nil: to be made, or read from storage, by Start
+	keys         []*ecdsa.PrivateKey
+	logins       []LoginMethod
+	eventSources []issuer.EventSource
 
 	ctx    caddy.Context
 	logger *zap.Logger
@@ -100,7 +101,7 @@ func (a *App) Provision(ctx caddy.Context) error {
 	a.ctx, a.logger, a.started = ctx, ctx.Logger(), make(chan struct{})
 	for _, step := range []func() error{
 		a.provisionIssuer, a.provisionScopes, a.provisionLook, a.provisionClients, a.provisionPolicies, a.provisionRegistration, a.provisionLifetimes,
-		a.provisionPostgres, a.provisionSecrets, a.provisionSigningKeys, a.provisionLogins, a.provisionIdentityProviders, a.provisionTokens,
+		a.provisionPostgres, a.provisionSecrets, a.provisionSigningKeys, a.provisionLogins, a.provisionEvents, a.provisionIdentityProviders, a.provisionTokens,
 	} {
 		if err := step(); err != nil {
 			return err

@@ -81,6 +81,7 @@ import (
 //			allow_port    <port...>
 //		}
 //		login         <method> [<arguments...>]   # password, oidc, jwt, forward; again for each
+//		events        svix|hmac { ... }           # see parseEvents; again for each
 //		login_ttl     <duration>                  # 12h
 //		session_limit <number>                    # no limit
 //		session_check live|strict                 # live
@@ -119,6 +120,7 @@ func parseGlobalOption(d *caddyfile.Dispenser, existing any) (any, error) {
 		"client_policy":         many(s.parseClientPolicy),
 		"identity_provider":     many(s.parseIdentityProvider),
 		"login":                 many(s.parseLogin),
+		"events":                many(s.parseEvents),
 		"login_ttl":             once(period(&s.LoginTTL)),
 		"session_limit":         once(count(&s.SessionLimit)),
 		"session_check":         once(s.parseSessionCheck),

@@ -42,17 +42,17 @@ func userCommand() *cobra.Command {
 		}),
 	}
 	disable := &cobra.Command{
-		Use: "disable EMAIL", Short: "Disables a user: ends their logins and revokes their sessions", Args: cobra.ExactArgs(1),
+		Use: "disable EMAIL|ID", Short: "Disables a user: ends their logins and revokes their sessions", Args: cobra.ExactArgs(1),
 		Example: "  caddy oauth user disable ada@example.com",
-		RunE: onUsers(func(ctx context.Context, _ *cobra.Command, users issuer.UserStore, email string) error {
-			return users.DisableUser(ctx, email, issuer.Origin{})
+		RunE: onNamed(func(ctx context.Context, _ *cobra.Command, users issuer.UserStore, name string) error {
+			return users.DisableUser(ctx, name, issuer.Origin{})
 		}),
 	}
 	enable := &cobra.Command{
-		Use: "enable EMAIL", Short: "Enables a disabled user; revoked sessions stay revoked", Args: cobra.ExactArgs(1),
+		Use: "enable EMAIL|ID", Short: "Enables a disabled user; revoked sessions stay revoked", Args: cobra.ExactArgs(1),
 		Example: "  caddy oauth user enable ada@example.com",
-		RunE: onUsers(func(ctx context.Context, _ *cobra.Command, users issuer.UserStore, email string) error {
-			return users.EnableUser(ctx, email, issuer.Origin{})
+		RunE: onNamed(func(ctx context.Context, _ *cobra.Command, users issuer.UserStore, name string) error {
+			return users.EnableUser(ctx, name, issuer.Origin{})
 		}),
 	}
 	list := &cobra.Command{
@@ -67,22 +67,30 @@ func userCommand() *cobra.Command {
 	return user
 }
 
-// onUsers makes the function of a command about one user.
+// onUsers makes the function of a command about one user of login password.
 func onUsers(f func(ctx context.Context, cmd *cobra.Command, users issuer.UserStore, email string) error) func(*cobra.Command, []string) error {
-	return runWithApp(func(ctx context.Context, cmd *cobra.Command, app *App, args []string) error {
+	run := onNamed(f)
+	return func(cmd *cobra.Command, args []string) error {
 		email, err := issuer.NormalizeEmail(args[0])
 		if err != nil {
 			return fmt.Errorf("%q: %w", args[0], err)
 		}
+		return run(cmd, []string{email})
+	}
+}
+
+// onNamed is onUsers for a user who may have no address, and then has an id.
+func onNamed(f func(ctx context.Context, cmd *cobra.Command, users issuer.UserStore, name string) error) func(*cobra.Command, []string) error {
+	return runWithApp(func(ctx context.Context, cmd *cobra.Command, app *App, args []string) error {
 		db, err := app.openDatabase(ctx)
 		if err != nil {
 			return err
 		}
-		switch err := f(ctx, cmd, db.store, email); {
+		switch err := f(ctx, cmd, db.store, args[0]); {
 		case errors.Is(err, issuer.ErrExists):
-			return fmt.Errorf("%s is a user already; to set another password: caddy oauth user passwd %s", email, email)
+			return fmt.Errorf("%s is a user already; to set another password: caddy oauth user passwd %[1]s", args[0])
 		case errors.Is(err, issuer.ErrNotFound):
-			return fmt.Errorf("%s is not a user; to see who is: caddy oauth user list", email)
+			return fmt.Errorf("%s is not a user; to see who is: caddy oauth user list", args[0])
 		default:
 			return err
 		}

@@ -76,6 +76,10 @@ type Settings struct {
 	// can sign in.
 	LoginsRaw []json.RawMessage `json:"logins,omitempty" caddy:"namespace=oauth.login inline_key=method"`
 
+	// Events are those who tell of accounts that have ended elsewhere. Default:
+	// nobody.
+	Events []EventSettings `json:"events,omitempty"`
+
 	// SessionLimit is how many live sessions a user may have. Default: no limit.
 	SessionLimit int `json:"session_limit,omitempty"`
 

@@ -79,6 +79,7 @@ func (a *App) issuerConfig(rt *runtime) (issuer.Config, error) {
 		Routes:            a.routesOf,
 		AppsScope:         a.AppsScope,
 		Look:              a.look,
+		Events:            a.eventSources,
 		OpenID:            a.OpenID,
 		IdentityProviders: a.identityProviders,
 		Store:             rt.store,

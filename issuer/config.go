@@ -146,6 +146,9 @@ type Config struct {
 	// nobody can sign in.
 	Methods []LoginMethod
 
+	// Events are those who tell of accounts that have ended elsewhere. nil: nobody.
+	Events []EventSource
+
 	// Grants are the grant types that are on: those that some client may use.
 	// nil: authorization_code and refresh_token. Others are answered with
 	// unsupported_grant_type, their endpoints with 404.

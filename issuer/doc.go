@@ -10,6 +10,7 @@
 //	GET, POST /oauth/login/METHOD                        login_external.go
 //	POST /oauth/login/METHOD/logout                      OpenID Connect Back-Channel Logout  provider_logout.go
 //	GET  /oauth/login/METHOD/signed_out                  provider_logout.go
+//	POST /oauth/events, /oauth/events/NAME               Standard Webhooks  events.go, event_source.go, event_signature.go
 //	GET, POST /oauth/apps                                apps.go
 //	GET, DELETE /oauth/api/apps, /oauth/api/apps/ID      apps_api.go
 //	POST /oauth/account                                  account.go

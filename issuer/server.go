@@ -69,6 +69,9 @@ func New(cfg Config) (*Server, error) {
 	if err := CheckLoginMethods(cfg.Methods); err != nil {
 		return nil, fmt.Errorf("issuer: %w", err)
 	}
+	if err := CheckEventSources(cfg.Events, cfg.Methods); err != nil {
+		return nil, fmt.Errorf("issuer: %w", err)
+	}
 	setDefaults(&cfg)
 	if cfg.OpenID {
 		catalog, err := cfg.Catalog.WithIdentity()
@@ -155,6 +158,10 @@ func (s *Server) routes() *http.ServeMux {
 	handle("/oauth/login/{method}", s.handleLoginMethod, get, post)
 	handle("/oauth/login/{method}/signed_out", s.handleSignedOutThere, get)
 	handle("/oauth/login/{method}/logout", s.handleProviderLogout, post)
+	for _, source := range s.cfg.Events {
+		_ = source.prepare(s.cfg.Methods) // New has checked it
+		handle(eventPath(&source), s.handleEvent(&source), post)
+	}
 	handle("/oauth/consent", s.handleConsent, get, post)
 	if s.managesCredentials() {
 		handle(accountPath, s.handleAccount, get, post)

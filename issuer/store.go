@@ -51,6 +51,7 @@ type Store interface {
 	AppStore
 	LoginStore
 	PasskeyStore
+	AccountStore
 	UserStore
 }
 
@@ -253,7 +254,8 @@ type LoginStore interface {
 	// made by the login method of that name; hint, sealed, may be nil. Who is seen for the first time
 	// becomes a user under ExternalUser.UserID; afterwards authority and subject
 	// decide, and name, claims and profile follow what is said now. ErrNotFound: the user
-	// is disabled, or has signed out at the provider meanwhile. ErrExists: the id is another user's, or a client's.
+	// is disabled, or their account or session there has ended meanwhile.
+	// ErrExists: the id is another user's, or a client's.
 	CreateExternalLogin(ctx context.Context, digest Digest, method string, user ExternalUser, hint []byte, ttl time.Duration, origin Origin) (Login, error)
 	// FindLogin returns the live login whose cookie has this digest.
 	// ErrNotFound: unknown, expired, ended, or its user is disabled.
@@ -296,6 +298,16 @@ type PasskeyStore interface {
 	CreatePasskeyLogin(ctx context.Context, digest Digest, passkey Passkey, ttl time.Duration, origin Origin) (Login, error)
 }
 
+// AccountStore follows accounts that other authorities keep.
+type AccountStore interface {
+	// EndAccount disables a user: all logins and sessions end at once, and nobody
+	// signs in until the user is enabled again. It returns their id. ErrNotFound:
+	// nobody here; whoever it is cannot become a user within the next hour.
+	// ErrReplayed, and nothing changed: the event was used before, on whichever
+	// node.
+	EndAccount(ctx context.Context, end AccountEnd, origin Origin) (userID string, err error)
+}
+
 // UserStore manages the users of `login password`.
 type UserStore interface {
 	// FindUserByEmail compares without regard to case. Disabled users are
@@ -305,11 +317,11 @@ type UserStore interface {
 	CreateUser(ctx context.Context, email, passwordHash string, origin Origin) (User, error)
 	// SetPassword replaces the hash and ends the user's logins. ErrNotFound.
 	SetPassword(ctx context.Context, email, passwordHash string, origin Origin) error
-	// DisableUser disables the user, ends its logins and revokes its sessions.
-	// ErrNotFound.
-	DisableUser(ctx context.Context, email string, origin Origin) error
+	// DisableUser disables the user, ends its logins and revokes its sessions. Who
+	// has no address is named by user id. ErrNotFound.
+	DisableUser(ctx context.Context, name string, origin Origin) error
 	// EnableUser undoes DisableUser, but no session comes back. ErrNotFound.
-	EnableUser(ctx context.Context, email string, origin Origin) error
+	EnableUser(ctx context.Context, name string, origin Origin) error
 	// ListUsers returns users ordered by email, those after the given address,
 	// at most limit.
 	ListUsers(ctx context.Context, after string, limit int) ([]User, error)
@@ -545,6 +557,21 @@ type Passkey struct {
 	BackupEligible, BackedUp bool
 	Transports               []string
 	CreatedAt, LastUsed      time.Time // LastUsed zero: never
+}
+
+// AccountEnd is the word of an authority that an account of its is no more.
+type AccountEnd struct {
+	// EventID is the same for the same event, RememberFor how long it could come
+	// again.
+	EventID     Digest
+	RememberFor time.Duration
+	// Authority and Subject are those of ExternalUser; no Authority: Subject is the
+	// user id.
+	Authority, Subject string
+	// Deleted: what is known of the user is removed too, but the id and that they
+	// may not sign in.
+	Deleted bool
+	Source  string // for the audit trail
 }
 
 // User is one row of gpt_users.

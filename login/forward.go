@@ -196,5 +196,8 @@ func (f *Forward) read(header http.Header) (map[string]any, error) {
 	return claims, nil
 }
 
+// Authority is what identities of the app's users are kept under.
+func (f *Forward) Authority() string { return f.cfg.URL }
+
 // SignInURL is described at issuer.App.
 func (f *Forward) SignInURL(returnTo string) string { return f.cfg.Return.address(returnTo) }

@@ -266,5 +266,8 @@ func sessionToken(value string) (string, error) {
 	return session.AccessToken, nil
 }
 
+// Authority is what identities of the app's users are kept under.
+func (j *JWT) Authority() string { return j.cfg.Issuer }
+
 // SignInURL is described at issuer.App.
 func (j *JWT) SignInURL(returnTo string) string { return j.cfg.Return.address(returnTo) }

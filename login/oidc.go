@@ -185,6 +185,9 @@ func (o *OIDC) readMetadata(ctx context.Context) (*discovered, error) {
 	}, nil
 }
 
+// Authority is what identities of its users are kept under.
+func (o *OIDC) Authority() string { return o.cfg.Issuer }
+
 // AuthorizationURL is described at issuer.Provider.
 func (o *OIDC) AuthorizationURL(ctx context.Context, request issuer.ProviderRequest) (string, error) {
 	provider, err := o.discover(ctx)

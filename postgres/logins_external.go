@@ -68,11 +68,15 @@ func jsonObject(members map[string]any) ([]byte, error) {
 }
 
 // firstSight makes a user of an identity that nobody has seen, and reports
-// whether it did. ErrExists: the id is taken. Two sign-ins at once make one.
+// whether it did. ErrExists: the id is taken. ErrNotFound: the account has ended.
+// Two sign-ins at once make one.
 func (s *Store) firstSight(ctx context.Context, tx pgx.Tx, user issuer.ExternalUser, origin issuer.Origin) (made bool, err error) {
 	var known bool
 	err = tx.QueryRow(ctx, s.db.sql(`SELECT true FROM {s}.gpt_identities WHERE authority = $1 AND subject = $2`), user.Authority, user.Subject).Scan(&known)
 	if !errors.Is(err, pgx.ErrNoRows) {
+		return false, err
+	}
+	if err := s.accountGoesOn(ctx, tx, user); err != nil {
 		return false, err
 	}
 	// A session whose user has the name of a client would pass for one in which

@@ -59,11 +59,7 @@ func (s *Store) endProviderSession(ctx context.Context, tx pgx.Tx, logout issuer
 	if _, err := tx.Exec(ctx, lockProviderSessionSQL, logout.SessionID); err != nil {
 		return err
 	}
-	digest := digestOf(logout.Authority, logout.SessionID)
-	_, err := tx.Exec(ctx, s.db.sql(`
-		INSERT INTO {s}.gpt_used_once AS u (purpose, digest, expires_at) VALUES ($1, $2, clock_timestamp() + make_interval(secs => $3::float8))
-		ON CONFLICT (purpose, digest) DO UPDATE SET expires_at = excluded.expires_at`), providerSessionEnded, digest[:], rememberEnded.Seconds())
-	return err
+	return s.keepOut(ctx, tx, providerSessionEnded, digestOf(logout.Authority, logout.SessionID), rememberEnded)
 }
 
 // providerSessionGoesOn refuses a login of a session that has ended. The lock is
@@ -75,14 +71,7 @@ func (s *Store) providerSessionGoesOn(ctx context.Context, tx pgx.Tx, user issue
 	if _, err := tx.Exec(ctx, lockProviderSessionSQL, user.SessionID); err != nil {
 		return err
 	}
-	var ended bool
-	digest := digestOf(user.Authority, user.SessionID)
-	err := tx.QueryRow(ctx, s.db.sql(`SELECT EXISTS (SELECT FROM {s}.gpt_used_once WHERE purpose = $1 AND digest = $2 AND expires_at > clock_timestamp())`),
-		providerSessionEnded, digest[:]).Scan(&ended)
-	if err == nil && ended {
-		return issuer.ErrNotFound
-	}
-	return err
+	return s.notKeptOut(ctx, tx, providerSessionEnded, digestOf(user.Authority, user.SessionID))
 }
 
 // usersOfLogout finds whom it is about, each behind the lock that lets redemptions

@@ -13,6 +13,8 @@ const (
 	userColumns = `id, coalesce(email, ''), coalesce(password_hash, ''), disabled_at IS NOT NULL, created_at`
 	// byEmail uses the unique index: only ASCII folds.
 	byEmail = `lower(email COLLATE "C") = lower($1::text COLLATE "C")`
+	// byName also takes the id of a user who has no address here.
+	byName = `(` + byEmail + ` OR id = $1 AND email IS NULL)`
 )
 
 func scanUser(row pgx.Row) (u issuer.User, err error) {
@@ -46,26 +48,26 @@ func (s *Store) CreateUser(ctx context.Context, email, passwordHash string, orig
 
 // SetPassword is described at issuer.UserStore.
 func (s *Store) SetPassword(ctx context.Context, email, passwordHash string, origin issuer.Origin) error {
-	return s.changeUser(ctx, "set password", `password_hash = $4`, "gpt.oauth.password_changed",
+	return s.changeUser(ctx, "set password", byEmail, `password_hash = $4`, "gpt.oauth.password_changed",
 		`ended AS (DELETE FROM {s}.gpt_logins l USING changed WHERE l.user_id = changed.id),`, email, origin, passwordHash)
 }
 
 // DisableUser is described at issuer.UserStore. A trigger ends logins and
 // sessions, as it does when disabled_at is set by hand.
-func (s *Store) DisableUser(ctx context.Context, email string, origin issuer.Origin) error {
-	return s.changeUser(ctx, "disable user", `disabled_at = coalesce(disabled_at, clock_timestamp())`, "gpt.oauth.user_disabled", "", email, origin)
+func (s *Store) DisableUser(ctx context.Context, name string, origin issuer.Origin) error {
+	return s.changeUser(ctx, "disable user", byName, `disabled_at = coalesce(disabled_at, clock_timestamp())`, "gpt.oauth.user_disabled", "", name, origin)
 }
 
 // EnableUser is described at issuer.UserStore.
-func (s *Store) EnableUser(ctx context.Context, email string, origin issuer.Origin) error {
-	return s.changeUser(ctx, "enable user", `disabled_at = NULL`, "gpt.oauth.user_enabled", "", email, origin)
+func (s *Store) EnableUser(ctx context.Context, name string, origin issuer.Origin) error {
+	return s.changeUser(ctx, "enable user", byName, `disabled_at = NULL`, "gpt.oauth.user_enabled", "", name, origin)
 }
 
-func (s *Store) changeUser(ctx context.Context, step, set, event, also, email string, origin issuer.Origin, more ...any) error {
+func (s *Store) changeUser(ctx context.Context, step, which, set, event, also, email string, origin issuer.Origin, more ...any) error {
 	return s.db.write(ctx, step, func(ctx context.Context, conn *pgxpool.Conn) error {
 		var id string
 		return conn.QueryRow(ctx, s.db.sql(`
-			WITH changed AS (UPDATE {s}.gpt_users SET `+set+`, updated_at = clock_timestamp() WHERE `+byEmail+` RETURNING id), `+also+`
+			WITH changed AS (UPDATE {s}.gpt_users SET `+set+`, updated_at = clock_timestamp() WHERE `+which+` RETURNING id), `+also+`
 			event AS (INSERT INTO {s}.gpt_oauth_events (event_type, user_id, ip_address, request_id) SELECT '`+event+`', id, $2::text, $3::text FROM changed)
 			SELECT id FROM changed`), append([]any{email, address(origin), requestID(origin)}, more...)...).Scan(&id)
 	})
