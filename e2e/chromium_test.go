@@ -19,6 +19,11 @@ import (
 // newChromium opens a tab in a new headless Chromium with an empty profile.
 func newChromium(t *testing.T) context.Context {
 	t.Helper()
+	return newChromiumFor(t, 2*time.Minute)
+}
+
+func newChromiumFor(t *testing.T, atMost time.Duration) context.Context {
+	t.Helper()
 	options := append(chromedp.DefaultExecAllocatorOptions[:],
 		chromedp.NoSandbox,
 		chromedp.DisableGPU,
@@ -37,7 +42,7 @@ func newChromium(t *testing.T) context.Context {
 	if err := chromedp.Do(browser); err != nil {
 		t.Fatalf("start chromium: %v", err)
 	}
-	ctx, cancelTimeout := context.WithTimeout(browser, 2*time.Minute)
+	ctx, cancelTimeout := context.WithTimeout(browser, atMost)
 	t.Cleanup(func() {
 		cancelTimeout()
 		_ = chromedp.Cancel(browser) // waits, so that the profile can be removed

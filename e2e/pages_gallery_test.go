@@ -1,10 +1,12 @@
 package e2e
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"net/http"
 	"net/http/httptest"
@@ -13,6 +15,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/fstest"
+	"time"
 
 	"github.com/chromedp/cdproto/cdp"
 	"github.com/chromedp/cdproto/emulation"
@@ -27,6 +31,7 @@ import (
 // gallery is one of each page there is, as a server answered, in some languages.
 type gallery struct {
 	scene     *issuertest.Scene
+	host      *issuertest.ClientHost // publishes a client's metadata
 	languages []string
 	pages     map[string]*issuertest.Page // by "language/name"
 }
@@ -43,10 +48,15 @@ func (nowhere) Redeem(context.Context, issuer.ProviderRequest, url.Values) (issu
 }
 
 // newGallery visits every page of a server that has all that pages can show.
-func newGallery(t *testing.T, look *issuer.Look, languages ...string) *gallery {
+func newGallery(t *testing.T, config issuer.LookConfig, languages ...string) *gallery {
 	t.Helper()
-	g := &gallery{languages: languages, pages: map[string]*issuertest.Page{}}
-	g.scene = issuertest.New(t, issuertest.SelfRegistration(nil), issuertest.Passkeys(), issuertest.With(func(c *issuer.Config) {
+	config.Templates = namedTemplates(t)
+	look, err := issuer.NewLook(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := &gallery{host: issuertest.NewClientHost(t), languages: languages, pages: map[string]*issuertest.Page{}}
+	g.scene = issuertest.New(t, issuertest.SelfRegistration(g.host), issuertest.Passkeys(), issuertest.With(func(c *issuer.Config) {
 		c.OpenID, c.Look, c.SessionLimit = true, look, 3
 		c.Methods = []issuer.LoginMethod{{Name: "google", Label: "Google", Provider: nowhere{}}, {Name: "company", Label: "Acme SSO", Provider: nowhere{}}}
 		c.Catalog = galleryCatalog(t)
@@ -60,8 +70,49 @@ func newGallery(t *testing.T, look *issuer.Look, languages ...string) *gallery {
 	}))
 	for _, language := range languages {
 		g.visit(t, language)
+		for _, template := range pageTemplates(t) {
+			if !g.shows(language, template) {
+				t.Errorf("no page of %s is shown: have visit go to one, so that it is looked at and held to WCAG 2.2 AA", template)
+			}
+		}
 	}
 	return g
+}
+
+// pageTemplates are the files of which each is a page.
+func pageTemplates(t *testing.T) []string {
+	t.Helper()
+	names, err := fs.Glob(issuer.PageFiles(), "*.html")
+	if err != nil || len(names) < 10 {
+		t.Fatalf("%d templates (%v)", len(names), err)
+	}
+	return slices.DeleteFunc(names, func(name string) bool { return name == "layout.html" || name == "parts.html" })
+}
+
+// namedTemplates are ours, with the name of the file in the page's title, which no
+// picture shows.
+func namedTemplates(t *testing.T) fs.FS {
+	t.Helper()
+	named := fstest.MapFS{}
+	for _, name := range pageTemplates(t) {
+		template, err := fs.ReadFile(issuer.PageFiles(), name)
+		title := []byte(`{{define "title"}}`)
+		if err != nil || !bytes.Contains(template, title) {
+			t.Fatalf("%s has no title (%v)", name, err)
+		}
+		named[name] = &fstest.MapFile{Data: bytes.Replace(template, title, append(title, name+": "...), 1)}
+	}
+	return named
+}
+
+// shows reports whether a page was made of this template.
+func (g *gallery) shows(language, template string) bool {
+	for name, page := range g.pages {
+		if strings.HasPrefix(name, language+"/") && strings.Contains(page.Body, "<title>"+template+": ") {
+			return true
+		}
+	}
+	return false
 }
 
 func galleryCatalog(t *testing.T) *oauth.Catalog {
@@ -141,6 +192,11 @@ func (g *gallery) visit(t *testing.T, language string) {
 	wizard, _ := registered.JSON["client_id"].(string)
 	redirect := issuertest.Set("redirect_uri", "https://wizard.example/cb")
 	shown("consent-unverified", ask(wizard, redirect))
+	browser.Get(ask(wizard, redirect)).Allow().Code()
+	scene.SQL(t, "UPDATE gpt_client_approvals SET revision = sha256('before') WHERE client_id = $1", wizard)
+	shown("consent-changed", ask(wizard, redirect))
+	published := g.host.Publish("/client.json", func(document map[string]any) { document["client_name"] = "Chat" })
+	shown("consent-published", ask(published, issuertest.Set("redirect_uri", issuertest.ClientHostRedirect)))
 	shown("refused", ask(wizard, redirect, issuertest.Set("response_type", "token")))
 
 	shown("apps-empty-page", "/oauth/apps?after=1.11111111-1111-4111-8111-111111111111")
@@ -239,12 +295,17 @@ func viewport(kind string) chromedp.Action[chromedp.Void] {
 	return chromedp.EmulateViewport(1180, 800)
 }
 
-// axe runs axe-core on the page that the tab shows: WCAG 2.2 A and AA, and what
-// its makers hold good practice.
-func axe(t *testing.T, browser context.Context, script, page string) {
+// What axe-core looks for.
+const (
+	axeAll    = `['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa', 'best-practice']`
+	axeColors = `{type: 'rule', values: ['color-contrast']}` // all that a theme changes
+)
+
+// axe runs axe-core on the page that the tab shows.
+func axe(t *testing.T, browser context.Context, script, rules, page string) {
 	t.Helper()
 	result, err := chromedp.Run(browser, chromedp.Evaluate[string](script+`;
-		axe.run(document, {runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa', 'best-practice']}).then(r => JSON.stringify(
+		axe.run(document, {runOnly: `+rules+`}).then(r => JSON.stringify(
 			r.violations.map(v => v.id + ': ' + v.help + ' ' + v.nodes.map(n => n.html + ' ' + n.failureSummary).join(' | '))))`, chromedp.EvalAwaitPromise))
 	if err != nil {
 		t.Fatalf("%s: %v", page, err)
@@ -295,33 +356,21 @@ func requests(t *testing.T, browser context.Context) func() []string {
 // violation of WCAG 2.2 AA, without scrolling sideways, and without a request to
 // anybody.
 func TestEveryPageIsFitToBeSeen(t *testing.T) {
-	g := newGallery(t, nil, "en", "ar")
-	address, script, browser := g.serve(t), axeScript(t), newChromium(t)
+	g := newGallery(t, issuer.LookConfig{}, "en", "ar")
+	address, script, browser := g.serve(t), axeScript(t), newChromiumFor(t, 10*time.Minute)
 	asked := requests(t, browser)
-	for _, language := range g.languages {
-		for _, screen := range []string{"desktop", "phone"} {
-			if err := chromedp.Do(browser, viewport(screen)); err != nil {
-				t.Fatal(err)
+	for _, set := range []struct{ language, screen, scheme string }{
+		{"en", "desktop", "light"}, {"en", "phone", "dark"}, {"ar", "desktop", "dark"}, {"ar", "phone", "light"},
+	} {
+		do(t, browser, viewport(set.screen), colors(set.scheme))
+		for _, name := range g.names() {
+			picture := fmt.Sprintf("%s-%s-%s-%s", name, set.language, set.screen, set.scheme)
+			do(t, browser, chromedp.Navigate(address+"/"+set.language+"/"+name))
+			if wide, err := chromedp.Run(browser, chromedp.Evaluate[bool](`document.documentElement.scrollWidth > innerWidth`)); err != nil || wide {
+				t.Errorf("%s scrolls sideways (%v)", picture, err)
 			}
-			for _, name := range g.names() {
-				if err := chromedp.Do(browser, chromedp.Navigate(address+"/"+language+"/"+name)); err != nil {
-					t.Fatal(err)
-				}
-				if wide, err := chromedp.Run(browser, chromedp.Evaluate[bool](`document.documentElement.scrollWidth > innerWidth`)); err != nil || wide {
-					t.Errorf("%s scrolls sideways on a %s (%v)", name, screen, err)
-				}
-				for _, scheme := range []string{"light", "dark"} {
-					picture := fmt.Sprintf("%s-%s-%s-%s", name, language, screen, scheme)
-					if err := chromedp.Do(browser, colors(scheme)); err != nil {
-						t.Fatal(err)
-					}
-					screenshot(t, browser, picture)
-					// Each page twice: the other two differ in nothing that axe looks at.
-					if (screen == "phone") == (scheme == "dark") {
-						axe(t, browser, script, picture)
-					}
-				}
-			}
+			screenshot(t, browser, picture)
+			axe(t, browser, script, axeAll, picture)
 		}
 	}
 	addresses := asked()
@@ -341,29 +390,21 @@ func TestThemedPagesHaveNoViolation(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	script, browser := axeScript(t), newChromium(t)
+	script, browser := axeScript(t), newChromiumFor(t, 10*time.Minute)
 	for theme, config := range map[string]issuer.LookConfig{
 		"orange": {Name: "Acme Jobs", Logo: logo, Light: issuer.Colors{Action: "#ff7a00", Background: "#fff4e8"}},
 		"pale":   {Name: "Pale Jobs", Light: issuer.Colors{Action: "#ffff99", Background: "#000000"}, Dark: issuer.Colors{Action: "#000033", Background: "#ffffff"}},
 	} {
-		look, err := issuer.NewLook(config)
-		if err != nil {
-			t.Fatal(err)
-		}
-		g := newGallery(t, look, "en")
+		g := newGallery(t, config, "en")
 		address := g.serve(t)
 		for _, name := range g.names() {
-			if err := chromedp.Do(browser, viewport("desktop"), chromedp.Navigate(address+"/en/"+name)); err != nil {
-				t.Fatal(err)
-			}
+			do(t, browser, viewport("desktop"), chromedp.Navigate(address+"/en/"+name))
 			for _, scheme := range []string{"light", "dark"} {
-				if err := chromedp.Do(browser, colors(scheme)); err != nil {
-					t.Fatal(err)
-				}
+				do(t, browser, colors(scheme))
 				if name == "consent" || name == "apps" || name == "sign-in" {
 					screenshot(t, browser, fmt.Sprintf("theme-%s-%s-%s", theme, name, scheme))
 				}
-				axe(t, browser, script, fmt.Sprintf("%s, theme %s, %s", name, theme, scheme))
+				axe(t, browser, script, axeColors, fmt.Sprintf("%s, theme %s, %s", name, theme, scheme))
 			}
 		}
 	}
