@@ -321,6 +321,30 @@ func TestExplainCommandWorksOffline(t *testing.T) {
 	}
 }
 
+// RULE-15: TestRulesAreToldWithoutSecrets: where rules are tested, secrets have no
+// business. One that is there is used.
+func TestRulesAreToldWithoutSecrets(t *testing.T) {
+	t.Setenv("XDG_DATA_HOME", t.TempDir())
+	config := strings.NewReplacer("postgres postgres://127.0.0.1:1/none", "postgres {env.NO_DSN}", "secret 0123456789abcdef0123456789abcdef", "secret {env.NO_SECRET}\nsecret {file./no/such/file}\nsigning_key {env.NO_KEY}",
+		"secret a-client-secret-that-is-long-enough", "secret {env.NO_CLIENT_SECRET}").Replace(explainedConfig)
+	out, err := oauthCommand(t, config, "", "explain", "--path", "/jobs/7", "--scope", "jobs:read")
+	if err != nil || !strings.Contains(out, "{env.NO_CLIENT_SECRET} holds nothing here; a stand-in is used") || !strings.Contains(out, "{env.NO_KEY}") {
+		t.Errorf("%v %s", err, out)
+	}
+	for _, command := range []string{"rules", "test", "openapi", "doctor"} {
+		if out, err := oauthCommand(t, config, "", command); err != nil && strings.Contains(err.Error(), "is empty") {
+			t.Errorf("%s: %v %s", command, err, out)
+		}
+	}
+	if _, err := oauthCommand(t, strings.Replace(config, "issuer https://api.example.com", "issuer {env.NO_ISSUER}", 1), "", "rules"); err == nil || !strings.Contains(err.Error(), "set the environment variable NO_ISSUER") {
+		t.Errorf("what is no secret is needed: %v", err)
+	}
+	t.Setenv("NO_KEY", "garbage")
+	if _, err := oauthCommand(t, config, "", "rules"); err == nil || !strings.Contains(err.Error(), "signing_key") {
+		t.Errorf("a secret that is there and wrong: %v", err)
+	}
+}
+
 // TestExplainReadsAToken: what it says counts, and that its signature could not
 // be checked is told.
 func TestExplainReadsAToken(t *testing.T) {

@@ -25,7 +25,8 @@ var (
 )
 
 // withoutEffects returns the configuration with handlers that reach beyond this
-// process replaced by stand-ins, and what it leaves out that may have a say.
+// process, and secrets that are not here, replaced by stand-ins, and notes of
+// what may have had a say.
 func withoutEffects(config []byte) ([]byte, []string, error) {
 	var tree map[string]any
 	if err := json.Unmarshal(config, &tree); err != nil {
@@ -33,6 +34,7 @@ func withoutEffects(config []byte) ([]byte, []string, error) {
 	}
 	delete(tree, "admin")
 	s := &standIns{}
+	s.secrets(object(tree, "apps", appName))
 	for _, server := range object(tree, "apps", "http", "servers") {
 		server, _ := server.(map[string]any)
 		delete(server, "logs")
