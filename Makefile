@@ -2,7 +2,7 @@ GO ?= go
 FUZZTIME ?= 20s
 SHARE ?= 1
 
-.PHONY: help run login build test lint fuzz bench performance chaos xcaddy deps
+.PHONY: help run login build test lint fuzz bench performance chaos reliability xcaddy deps
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -36,6 +36,9 @@ chaos: ## what a deployment does when its parts fail, about an hour, best as roo
 	scripts/deps postgresql pgbouncer faketime iproute2 iptables
 	@mkdir -p artifacts && rm -f artifacts/chaos.jsonl
 	$(GO) test -count=1 -timeout 3h -parallel 1 -v ./e2e/chaos -long -share $(SHARE) -results $(CURDIR)/artifacts/chaos.jsonl
+
+reliability: ## the figures of docs/reliability.md, from artifacts/chaos.jsonl
+	$(GO) test -count=1 ./e2e/chaos -results $(CURDIR)/artifacts/chaos.jsonl -document $(CURDIR)/docs/reliability.md
 
 performance: ## tables and plots of docs/performance.md, from docs/performance.json
 	$(GO) run ./bench -draw docs -out docs/performance.json

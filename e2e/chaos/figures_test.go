@@ -23,6 +23,13 @@ var (
 
 func TestMain(m *testing.M) {
 	flag.Parse()
+	if *document != "" {
+		if err := writeDocument(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
 	if !*long {
 		// A short form waits most of its time.
 		_ = flag.Set("test.parallel", "4")

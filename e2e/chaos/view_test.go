@@ -276,19 +276,22 @@ func TestPromotedStandbyWhoseTransactionIDsWentBack(t *testing.T) {
 	standby.Promote(t)
 	r.c.Postgres = standby
 	var last int64
+	var committed []time.Time
 	for i := range revocations {
-		name := fmt.Sprint(i)
-		standby.Exec(t, `UPDATE gpt_sessions SET revoked_at = now() WHERE id = $1`, tokens[name].Session)
-		committed := time.Now()
+		standby.Exec(t, `UPDATE gpt_sessions SET revoked_at = now() WHERE id = $1`, tokens[fmt.Sprint(i)].Session)
+		committed = append(committed, time.Now())
 		if last = postgrestest.Query[int64](t, standby, nextID); last >= before {
 			t.Fatalf("transaction ids did not go back: %d before, %d now", before, last)
 		}
 		// The first ones while the nodes still look for the server.
 		calling.sleep(pick(50*time.Millisecond, 100*time.Millisecond))
-		defer func() {
-			atMost(t, r.row, "revoked under an id that was passed, last admitted after", calling.refused(name, http.StatusUnauthorized, committed), bound)
-		}()
 	}
+	var slowest time.Duration
+	for i, at := range committed {
+		slowest = max(slowest, calling.refused(fmt.Sprint(i), http.StatusUnauthorized, at))
+	}
+	noted(t, r.row, "revoked under ids that were passed", revocations)
+	atMost(t, r.row, "revoked under ids that were passed, last admitted after, slowest", slowest, bound)
 	noted(t, r.row, "next transaction id at the primary when it died, and at the standby after the last revocation", []int64{before, last})
 	r.until("every node is ready again", 30*time.Second, func() bool { return allReady(c) && allFresh(t, c) })
 	normal := time.Now()
@@ -329,7 +332,13 @@ func TestMillionRevocationsAreNoBurden(t *testing.T) {
 		return took, last.Usage(t).Heap
 	}
 	_, without := restart()
-	c.Postgres.Exec(t, `INSERT INTO gpt_revocations (session_id, ended, expires_at)
+	fill := func(statement string, args ...any) {
+		t.Helper()
+		if err := execWithoutLimit(c.Postgres, statement, args...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	fill(`INSERT INTO gpt_revocations (session_id, ended, expires_at)
 		SELECT gen_random_uuid(), true, now() + interval '1 hour' FROM generate_series(1, $1)`, many)
 	took, with := restart()
 	noted(t, r.row, "live revocations", many)
@@ -337,13 +346,15 @@ func TestMillionRevocationsAreNoBurden(t *testing.T) {
 	atMost(t, r.row, "heap that they take, MiB", (with-without)>>20, 16) // garbage of the start, more or less
 
 	c.Postgres.Exec(t, `INSERT INTO gpt_clients (client_id) VALUES ('other')`)
-	c.Postgres.Exec(t, `INSERT INTO gpt_sessions (user_id, client_id, scopes, granted_scopes, tokens_expire_at, expires_at)
+	fill(`INSERT INTO gpt_sessions (user_id, client_id, scopes, granted_scopes, tokens_expire_at, expires_at)
 		SELECT 'u' || n, 'other', '{jobs:read}', '{jobs:read}', now() + interval '15 minutes', now() + interval '1 day' FROM generate_series(1, $1) n`, many)
 	for _, n := range c.Nodes {
 		admitted(n)
 	}
 	start, disabled := time.Now(), make(chan error, 1)
-	go func() { disabled <- disableClient(c.Postgres, "other") }()
+	go func() {
+		disabled <- execWithoutLimit(c.Postgres, `UPDATE gpt_clients SET disabled_at = now() WHERE client_id = 'other'`)
+	}()
 	stale := 0
 	watch := func() {
 		for _, n := range c.Nodes {
@@ -370,14 +381,14 @@ func TestMillionRevocationsAreNoBurden(t *testing.T) {
 	exactly(t, r.row, "moments at which a view was stale", stale, 0)
 }
 
-// disableClient has no deadline, unlike Server.Exec.
-func disableClient(server *postgrestest.Server, client string) error {
+// execWithoutLimit has no deadline, unlike Server.Exec.
+func execWithoutLimit(server *postgrestest.Server, statement string, args ...any) error {
 	ctx := context.Background()
 	conn, err := pgx.Connect(ctx, server.DSN())
 	if err != nil {
 		return err
 	}
 	defer func() { _ = conn.Close(ctx) }()
-	_, err = conn.Exec(ctx, `UPDATE gpt_clients SET disabled_at = now() WHERE client_id = $1`, client)
+	_, err = conn.Exec(ctx, statement, args...)
 	return err
 }
