@@ -179,7 +179,7 @@ func TestFourNodesMissNoRevocation(t *testing.T) {
 		}
 		tokens[one.name] = user.Connect(t, c.Nodes[i%4], "jobs:read")
 	}
-	calling := r.call(tokens, pick(100*time.Millisecond, 10*time.Millisecond))
+	calling := r.call(tokens, pick(100*time.Millisecond, 50*time.Millisecond))
 	r.sleep(time.Second)
 	for _, one := range cases {
 		if before := calling.others(one.name); len(before) > 0 {
@@ -264,7 +264,7 @@ func TestPromotedStandbyWhoseTransactionIDsWentBack(t *testing.T) {
 	r.until("the standby hears no more", 20*time.Second, func() bool {
 		return postgrestest.Query[int](t, primary, `SELECT count(*) FROM pg_stat_replication`) == 0
 	})
-	calling := r.call(tokens, pick(100*time.Millisecond, 20*time.Millisecond))
+	calling := r.call(tokens, pick(100*time.Millisecond, 200*time.Millisecond))
 	for range 20 * revocations {
 		primary.Exec(t, `SELECT pg_current_xact_id()`)
 	}
