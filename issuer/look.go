@@ -99,6 +99,9 @@ var defaultLook = sync.OnceValue(func() *Look {
 // tells our form from a stranger's, is looked for here, and not missed by a
 // user; the error names the file.
 func NewLook(cfg LookConfig) (*Look, error) {
+	if cfg == (LookConfig{}) {
+		return defaultLook(), nil // parsed once, however often a server reloads
+	}
 	look, err := readLook(cfg)
 	if err == nil && cfg.Templates != nil {
 		err = look.checkTemplates()

@@ -5,6 +5,7 @@ package explain
 import (
 	"net/http"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/caddy-scope/caddy-scope/oauth"
@@ -92,7 +93,9 @@ func (e *Explanation) Passes() bool { return e.Outcome != Refused }
 // Request begins the explanation of a request.
 func Request(r *http.Request) *Explanation {
 	path := r.URL.EscapedPath()
-	return &Explanation{Method: r.Method, Host: r.Host, Path: path[:min(len(path), MaxPath)]}
+	// Explanations are kept; the request's line and header, of which these are
+	// pieces and which may be a megabyte, must not be.
+	return &Explanation{Method: strings.Clone(r.Method), Host: strings.Clone(r.Host), Path: strings.Clone(path[:min(len(path), MaxPath)])}
 }
 
 // Decide adds a rule and the caller that it let in. rule may be nil.
