@@ -146,6 +146,43 @@ func TestAuthorizeIgnoresWhatItDoesNotKnow(t *testing.T) {
 	}
 }
 
+// Parameters without a value are as if they were left out, at each endpoint. RFC
+// 6749 sections 3.1 and 3.2, RFC 8628 section 3.1.
+func TestEmptyParametersAreAsIfLeftOut(t *testing.T) {
+	t.Parallel()
+	scene := issuertest.New(t)
+	empty := func(names ...string) issuertest.Param {
+		return func(form url.Values) {
+			for _, name := range names {
+				form.Set(name, "")
+			}
+		}
+	}
+	browser := scene.Browser(t)
+	page := browser.Authorize(issuertest.Confidential, empty("scope", "state", "resource", "prompt", "max_age", "nonce", "response_mode", "request", "request_uri",
+		"dpop_jkt", "login_hint", "ui_locales", "redirect_uri")).SignIn().Allow()
+	page.Code()
+	if page.Query().Has("state") {
+		t.Errorf("an empty state came back: %s", page.Location())
+	}
+	browser.Authorize(issuertest.Public, empty("code_challenge", "code_challenge_method")).WantError("invalid_request")
+	code, verifier := scene.Code(t, issuertest.Public)
+	form := codeForm(issuertest.Public, issuertest.PublicRedirect, code, verifier)
+	empty("resource", "scope", "client_secret", "client_assertion", "client_assertion_type", "refresh_token")(form)
+	redeemed := scene.PostForm("/oauth/token", form)
+	if redeemed.Status != http.StatusOK {
+		t.Fatalf("%d %s", redeemed.Status, redeemed.Body)
+	}
+	if r := refresh(scene, issuertest.Public, redeemed.Tokens().Refresh, empty("scope", "resource", "client_secret")); r.Status != http.StatusOK {
+		t.Errorf("refresh: %d %s", r.Status, r.Body)
+	}
+	device := url.Values{"client_id": {issuertest.Device}}
+	empty("scope", "resource", "client_secret")(device)
+	if r := scene.PostForm("/oauth/device_authorization", device); r.Status != http.StatusOK {
+		t.Errorf("device: %d %s", r.Status, r.Body)
+	}
+}
+
 // PROTOCOL 8.13, trap 14: offline_access is taken and changes nothing.
 func TestOfflineAccessIsTakenWithoutEffect(t *testing.T) {
 	t.Parallel()
@@ -255,6 +292,14 @@ func TestDocumentsSayWhatClientsNeed(t *testing.T) {
 		t.Errorf("%v", key)
 	}
 	for name, r := range map[string]issuertest.Response{"server": server, "root": root, "mcp": mcp, "jwks": jwks} {
+		for member, value := range r.JSON { // RFC 8414 section 3.2, RFC 9728 section 3.2
+			if list, ok := value.([]any); value == nil || value == "" || ok && len(list) == 0 {
+				t.Errorf("%s: %s is empty", name, member)
+			}
+		}
+		if r.Status != http.StatusOK || r.Header.Get("Content-Type") != "application/json" && r.Header.Get("Content-Type") != "application/jwk-set+json" {
+			t.Errorf("%s: %d %s", name, r.Status, r.Header.Get("Content-Type"))
+		}
 		if !strings.HasPrefix(r.Header.Get("Cache-Control"), "public, max-age=") || r.Header.Get("ETag") == "" || r.Header.Get("Access-Control-Allow-Origin") != "*" {
 			t.Errorf("%s: %v", name, r.Header)
 		}

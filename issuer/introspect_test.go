@@ -52,6 +52,16 @@ func TestIntrospectionTellsOnlyWhomATokenConcerns(t *testing.T) {
 		t.Errorf("%s", own.Body)
 	}
 
+	// A hint that is wrong, or none of those that exist, finds the token all the same.
+	for _, hint := range []string{"refresh_token", "access_token", "nonsense"} {
+		for name, token := range map[string]string{"access": tokens.Access, "refresh": tokens.Refresh} {
+			form := url.Values{"client_id": {issuertest.Confidential}, "client_secret": {issuertest.Secret}, "token": {token}, "token_type_hint": {hint}}
+			if r := scene.PostForm("/oauth/introspect", form); r.JSON["active"] != true {
+				t.Errorf("%s token, hint %s: %s", name, hint, r.Body)
+			}
+		}
+	}
+
 	wantInactive(t, "another client", introspect(scene, issuertest.GPT, tokens.Access))
 	wantInactive(t, "another client's refresh token", introspect(scene, issuertest.GPT, tokens.Refresh))
 	wantInactive(t, "another resource", introspect(scene, "mcp-api", tokens.Access))

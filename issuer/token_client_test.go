@@ -134,7 +134,7 @@ func TestMalformedTokenRequestsAreRefused(t *testing.T) {
 	for i := range 100 {
 		distinct.WriteString(strings.Repeat("a", i+1) + "=b&")
 	}
-	for _, path := range []string{"/oauth/token", "/oauth/revoke"} {
+	for _, path := range []string{"/oauth/token", "/oauth/revoke", "/oauth/introspect", "/oauth/par", "/oauth/device_authorization"} {
 		for name, c := range map[string]struct {
 			method, query, contentType, body string
 			status                           int
