@@ -54,6 +54,59 @@ func TestConformanceNamesTestsThatExist(t *testing.T) {
 	}
 }
 
+// must is | section | requirement | shown by |, of the list of every MUST.
+var must = regexp.MustCompile(`(?m)^\| ((?:[A-Z]\w+: )?\d[^|]*) \| ([^|]+) \| ([^|]+) \|$`)
+
+// Each MUST of a standard names a row that has tests, a test that exists, or says
+// why it is not met.
+func TestEveryMustIsShownOrExplained(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile("conformance.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, list, found := strings.Cut(string(text), "\n## Every MUST")
+	if !found {
+		t.Fatal("conformance.md has no list of every MUST")
+	}
+	list, _, _ = strings.Cut(list, "\n## ")
+	shown := make(map[string]bool)
+	for _, r := range row.FindAllStringSubmatch(string(text), -1) {
+		shown[r[1]] = named.MatchString(r[4])
+	}
+	tests, standard, n := testsByID(t)[""], "", 0
+	for line := range strings.Lines(list) {
+		if name, ok := strings.CutPrefix(line, "### "); ok {
+			standard = strings.TrimSpace(name)
+		}
+		r := must.FindStringSubmatch(strings.TrimSuffix(line, "\n"))
+		if r == nil {
+			if strings.HasPrefix(line, "| ") && !strings.HasPrefix(line, "| section ") {
+				t.Errorf("%s: not a row: %s", standard, line)
+			}
+			continue
+		}
+		n++
+		ids, names := idsIn(r[3]), named.FindAllStringSubmatch(r[3], -1)
+		if len(ids)+len(names) == 0 && !strings.HasPrefix(r[3], "not: ") {
+			t.Errorf("%s, %s: neither shown nor explained", standard, r[1])
+		}
+		for _, id := range ids {
+			if !shown[id] {
+				t.Errorf("%s, %s: %s has no test", standard, r[1], id)
+			}
+		}
+		for _, name := range names {
+			if !slices.Contains(tests, name[1]+"."+name[2]) {
+				t.Errorf("%s, %s: %s.%s does not exist", standard, r[1], name[1], name[2])
+			}
+		}
+	}
+	if n < 150 {
+		t.Errorf("%d rows; the list is not read right", n)
+	}
+}
+
 // fill rewrites the last column of every row.
 func fill(t *testing.T, tests map[string][]string) {
 	t.Helper()

@@ -209,7 +209,7 @@ func (r *relay) token(form url.Values, header ...string) response {
 // as is a form of the client.
 func as(clientID string, members ...string) url.Values {
 	form := url.Values{"client_id": {clientID}}
-	if clientID == "app" {
+	if clientID == "app" || clientID == "service" {
 		form.Set("client_secret", cluster.ClientSecret)
 	}
 	for i := 0; i+1 < len(members); i += 2 {
@@ -271,6 +271,11 @@ func nodeClients(t *testing.T, key *dpoptest.Key, port string) string {
 		client signer {
 			jwks ` + "`" + mustJSON(t, map[string]any{"keys": []any{key.JWK()}}) + "`" + `
 			grants client_credentials
+		}
+		client service {
+			secret         {env.CLIENT_SECRET}
+			introspect     http://localhost:8080
+			token_exchange http://localhost:8080
 		}
 		client holder {
 			redirect_uri https://app.example/callback
@@ -400,6 +405,49 @@ func TestFlowsGoOnOnAnotherNodeAfterAReload(t *testing.T) {
 		if got := r.send(http.MethodGet, "/jobs", nil, "Authorization", "DPoP "+access, "DPoP", shown); got.status != http.StatusUnauthorized {
 			t.Errorf("replayed on the other node: %d %s", got.status, got.body)
 		}
+	})
+	run("step-up", func(t *testing.T, r *relay) {
+		query, verifier := r.request("app", redirect)
+		redeem := func() response {
+			return r.token(as("app", "grant_type", "authorization_code", "code", r.code(query), "code_verifier", verifier, "redirect_uri", redirect))
+		}
+		apply := func(access string) response {
+			return r.send(http.MethodPost, "/applications", url.Values{}, "Authorization", "Bearer "+access)
+		}
+		first := redeem()
+		refused := apply(first.text("access_token"))
+		if refused.status != http.StatusForbidden || !strings.Contains(refused.header.Get("WWW-Authenticate"), `scope="applications:write"`) {
+			t.Fatalf("%d %v", refused.status, refused.header)
+		}
+		query.Set("scope", "jobs:read applications:write")
+		second := redeem()
+		if got := apply(second.text("access_token")); got.status == http.StatusForbidden || got.status == http.StatusUnauthorized {
+			t.Errorf("with the new scope: %d %s", got.status, got.body)
+		}
+		r.wantJobs(first.text("access_token"), http.StatusOK) // the session before goes on
+		if got := apply(first.text("access_token")); got.status != http.StatusForbidden {
+			t.Errorf("the session before got more: %d", got.status)
+		}
+	})
+	run("token exchange and introspection", func(t *testing.T, r *relay) {
+		query, verifier := r.request("app", redirect)
+		user := r.token(as("app", "grant_type", "authorization_code", "code", r.code(query), "code_verifier", verifier, "redirect_uri", redirect))
+		service := r.token(as("service", "grant_type", "urn:ietf:params:oauth:grant-type:token-exchange", "scope", "jobs:read",
+			"subject_token", user.text("access_token"), "subject_token_type", "urn:ietf:params:oauth:token-type:access_token")).text("access_token")
+		r.wantJobs(service, http.StatusOK)
+		active := func() any {
+			return r.send(http.MethodPost, "/oauth/introspect", as("service", "token", service)).json["active"]
+		}
+		if got := active(); got != true {
+			t.Errorf("introspected: %v", got)
+		}
+		if got := r.send(http.MethodPost, "/oauth/revoke", as("app", "token", user.text("refresh_token"))); got.status != http.StatusOK {
+			t.Errorf("revoke: %d %s", got.status, got.body)
+		}
+		if got := active(); got != false {
+			t.Errorf("introspected after the user's session ended: %v", got)
+		}
+		r.wantJobs(service, http.StatusUnauthorized)
 	})
 	run("signed assertion", func(t *testing.T, r *relay) {
 		form := url.Values{"grant_type": {"client_credentials"}, "scope": {"jobs:read"},

@@ -169,6 +169,7 @@ func TestEmptyParametersAreAsIfLeftOut(t *testing.T) {
 	code, verifier := scene.Code(t, issuertest.Public)
 	form := codeForm(issuertest.Public, issuertest.PublicRedirect, code, verifier)
 	empty("resource", "scope", "client_secret", "client_assertion", "client_assertion_type", "refresh_token")(form)
+	form.Set("audience", "nobody knows this one") // and ignores it
 	redeemed := scene.PostForm("/oauth/token", form)
 	if redeemed.Status != http.StatusOK {
 		t.Fatalf("%d %s", redeemed.Status, redeemed.Body)

@@ -241,6 +241,12 @@ func TestTokenAnswerIsAsTheStandardWantsIt(t *testing.T) {
 	if r.Header.Get("Cache-Control") != "no-store" || r.Header.Get("Pragma") != "no-cache" || r.Header.Get("Access-Control-Allow-Credentials") != "" {
 		t.Errorf("%v", r.Header)
 	}
+	for name, secret := range map[string]string{"code": code, "refresh token": tokens.Refresh} {
+		// At least 128 bits that nobody can guess: RFC 6749 section 10.10.
+		if random := secret[len("gpt_ac_"):]; len(random) < 43 {
+			t.Errorf("the %s has %d characters", name, len(random))
+		}
+	}
 	for _, table := range []string{"gpt_authorization_codes", "gpt_sessions", "gpt_oauth_events", "gpt_logins"} {
 		for _, row := range scene.SQL(t, "SELECT t::text FROM "+table+" t") {
 			for name, secret := range map[string]string{"code": code, "access token": tokens.Access, "refresh token": tokens.Refresh, "verifier": verifier} {
