@@ -153,8 +153,8 @@ func (a *identityAssertion) digest() Digest {
 	return sha256.Sum256([]byte(a.Issuer + "\x00" + a.ID))
 }
 
-// namesResource reports whether the assertion is for the resource; one that
-// names none is for any.
+// namesResource reports whether the assertion is for the resource; one without
+// the claim is for any, one whose list is empty for none.
 func (a *identityAssertion) namesResource(same func(named string) bool) bool {
-	return len(a.Resources) == 0 || slices.ContainsFunc(a.Resources, same)
+	return a.Resources == nil || slices.ContainsFunc(a.Resources, same)
 }

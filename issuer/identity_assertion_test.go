@@ -384,6 +384,9 @@ func TestAssertionBoundsScopeAndResource(t *testing.T) {
 		"several of ours":           {[]change{claim("resource", []string{o.URL, o.MCP()})}, nil, "invalid_target", ""},
 		"several of ours, one said": {[]change{claim("resource", []string{o.URL, o.MCP()})}, []issuertest.Param{set("resource", o.URL)}, "jobs:read", o.URL},
 		"none of ours":              {[]change{claim("resource", "https://crm.example")}, nil, "invalid_target", ""},
+		"an empty list":             {[]change{claim("resource", []string{})}, nil, "invalid_target", ""},
+		"an empty list, one said":   {[]change{claim("resource", []string{})}, []issuertest.Param{set("resource", o.URL)}, "invalid_target", ""},
+		"an empty scope":            {[]change{claim("scope", "")}, []issuertest.Param{set("scope", "jobs:read")}, "invalid_scope", ""},
 		"not named, chosen":         {[]change{claim("scope", "mcp:tools")}, nil, "mcp:tools", o.MCP()},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -8,6 +8,7 @@ import (
 	"golang.org/x/text/language"
 )
 
+// OIDC-27: ui_locales decides, where a language of it is spoken.
 func TestLanguageIsThatOfTheRequestThenOfTheBrowser(t *testing.T) {
 	t.Parallel()
 	var all []*words

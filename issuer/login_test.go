@@ -13,6 +13,7 @@ import (
 	"time"
 )
 
+// OIDC-26: with the login_hint of the client in the field.
 func TestSignInPageHasLabelledFieldsAndOneButton(t *testing.T) {
 	t.Parallel()
 	scene := newPageScene(t)

@@ -277,6 +277,13 @@ func TestErrorsOfUnknownClientsAreNoRedirect(t *testing.T) {
 				}
 			}
 		}
+		// Nor by way of a pushed request.
+		form, _ := scene.Authorization(id, issuertest.Set("redirect_uri", c.redirect), issuertest.Set("prompt", "none"))
+		pushed := scene.PostForm("/oauth/par", form)
+		if pushed.Status != http.StatusCreated {
+			t.Fatalf("push: %d %s", pushed.Status, pushed.Body)
+		}
+		scene.Browser(t).Get(pushedQuery(id, pushed)).WantPage(http.StatusBadRequest, "The app that sent you here made a mistake")
 		// The user's own click.
 		scene.Browser(t).Authorize(id, issuertest.Set("redirect_uri", c.redirect)).SignIn().Deny().WantError("access_denied")
 	}
