@@ -35,6 +35,7 @@ import (
 //			client  <name>           # X-Client-Id
 //			session <name>           # X-Session-Id
 //			scopes  <name>           # X-Scopes
+//			claim   <claim> <name>   # again for each
 //		}
 //		forward_token
 //		cors       <origin...>
@@ -45,7 +46,9 @@ import (
 //
 // <methods> is *, a method, or methods joined by commas; <requirement> is one
 // or more scopes (all are needed), `any` and scopes (one of them),
-// `authenticated` or `public`. The operations of an OpenAPI document are rules
+// `authenticated` or `public`; after any but `public` may stand what is asked of
+// the user besides: <claim>=<value> or, for one of several, <claim>=<value>,<value>.
+// The operations of an OpenAPI document are rules
 // by their security requirements; a line replaces what the document says for its
 // methods at its path. A tool of an MCP server needs what its line says
 // besides what the rule of its path does; where one tool has a line, a tool
@@ -141,7 +144,7 @@ func (p *Protect) parseShortMatcher(h httpcaddyfile.Helper) (bool, error) {
 }
 
 func (p *Protect) applyShortForm(h httpcaddyfile.Helper, requirement []string) error {
-	access, scopes, err := parseRequirement(h, requirement)
+	required, err := parseRequirement(h, requirement)
 	if err != nil {
 		return err
 	}
@@ -149,7 +152,7 @@ func (p *Protect) applyShortForm(h httpcaddyfile.Helper, requirement []string) e
 		p.Rules = []RuleSettings{{Path: "*", Source: p.Source}}
 	}
 	for i := range p.Rules {
-		p.Rules[i].Access, p.Rules[i].Scopes = access, scopes
+		p.Rules[i].Access, p.Rules[i].Scopes, p.Rules[i].User = required.access, required.scopes, required.user
 	}
 	p.Short = true
 	return nil
@@ -249,40 +252,86 @@ func (p *Protect) parseRule(h httpcaddyfile.Helper, methods string) error {
 	if len(args) == 1 {
 		return h.Errf("rule %s %s: a requirement is missing: scopes, any SCOPES, authenticated or public", methods, rule.Path)
 	}
-	if rule.Access, rule.Scopes, err = parseRequirement(h, args[1:]); err != nil {
+	required, err := parseRequirement(h, args[1:])
+	if err != nil {
 		return err
 	}
+	rule.Access, rule.Scopes, rule.User = required.access, required.scopes, required.user
 	p.Rules = append(p.Rules, rule)
 	return nil
 }
 
-// parseRequirement reads <scope...> | any <scope...> | authenticated | public.
-func parseRequirement(h httpcaddyfile.Helper, args []string) (access string, scopes []string, err error) {
+// requirement is what stands behind a path or the name of a tool.
+type requirement struct {
+	access string
+	scopes []string
+	user   []oauth.UserRequirement
+}
+
+// parseRequirement reads
+//
+//	<scope...> [<claim>=<value...>...] | any <scope...> [<claim>=<value...>...] |
+//	authenticated [<claim>=<value...>...] | public
+func parseRequirement(h httpcaddyfile.Helper, args []string) (r requirement, err error) {
+	// What is asked of the user comes last: among scopes it would be overlooked.
+	ofUser := slices.IndexFunc(args, oauth.IsUserRequirement)
+	if ofUser < 0 {
+		ofUser = len(args)
+	}
+	if ofUser == 0 {
+		return r, h.Errf("%s is asked of the user besides a scope: name a scope before it, or authenticated", args[0])
+	}
+	if r.user, err = parseUserRequirements(h, args[ofUser:]); err != nil {
+		return r, err
+	}
+	args = args[:ofUser]
 	switch args[0] {
 	case "public", "authenticated":
 		if len(args) > 1 {
-			return "", nil, h.Errf("%s stands alone, but %q follows it", args[0], args[1])
+			return r, h.Errf("%s stands alone, but %q follows it", args[0], args[1])
 		}
-		return args[0], nil, nil
+		if args[0] == "public" && r.user != nil {
+			return r, h.Errf("public asks nobody who they are, but %s follows it", r.user[0])
+		}
+		r.access = args[0]
+		return r, nil
 	case "any":
-		access, scopes = string(validator.AccessAny), args[1:]
-		if len(scopes) < 2 {
-			return "", nil, h.Err("any: two or more scopes are expected")
+		r.access, r.scopes = string(validator.AccessAny), slices.Clone(args[1:])
+		if len(r.scopes) < 2 {
+			return r, h.Err("any: two or more scopes are expected")
 		}
 	default:
-		access, scopes = string(validator.AccessScopes), args
+		r.access, r.scopes = string(validator.AccessScopes), slices.Clone(args)
 	}
-	for i, name := range scopes {
+	for i, name := range r.scopes {
 		switch {
 		case slices.Contains(oauth.Reserved, name):
-			return "", nil, h.Errf("%s is a reserved name and cannot stand among scopes", name)
+			return r, h.Errf("%s is a reserved name and cannot stand among scopes", name)
 		case !oauth.IsScopeToken(name):
-			return "", nil, h.Errf("%q is not the name of a scope", name)
-		case slices.Contains(scopes[:i], name):
-			return "", nil, h.Errf("scope %s stands here twice", name)
+			return r, h.Errf("%q is not the name of a scope", name)
+		case slices.Contains(r.scopes[:i], name):
+			return r, h.Errf("scope %s stands here twice", name)
 		}
 	}
-	return access, slices.Clone(scopes), nil
+	return r, nil
+}
+
+func parseUserRequirements(h httpcaddyfile.Helper, args []string) ([]oauth.UserRequirement, error) {
+	var list []oauth.UserRequirement
+	for _, arg := range args {
+		if !oauth.IsUserRequirement(arg) {
+			return nil, h.Errf("%q stands behind %s: scopes come first, what is asked of the user last", arg, args[0])
+		}
+		required, err := oauth.ParseUserRequirement(arg)
+		if err != nil {
+			return nil, h.WrapErr(err)
+		}
+		list = append(list, required)
+	}
+	if err := oauth.CheckUserRequirements(list); err != nil {
+		return nil, h.WrapErr(err)
+	}
+	return list, nil
 }
 
 // parseBypass reads
@@ -307,6 +356,7 @@ func (p *Protect) parseBypass(h httpcaddyfile.Helper) error {
 //		client  <name>
 //		session <name>
 //		scopes  <name>
+//		claim   <claim> <name>
 //	}
 func (p *Protect) parseIdentityHeaders(h httpcaddyfile.Helper) error {
 	p.IdentityHeaders = new(IdentityHeaderSettings)
@@ -315,7 +365,26 @@ func (p *Protect) parseIdentityHeaders(h httpcaddyfile.Helper) error {
 		"client":  once(text(&p.IdentityHeaders.Client)),
 		"session": once(text(&p.IdentityHeaders.Session)),
 		"scopes":  once(text(&p.IdentityHeaders.Scopes)),
+		"claim":   many(p.IdentityHeaders.parseClaim),
 	})
+}
+
+// parseClaim reads
+//
+//	claim <claim> <name>
+func (s *IdentityHeaderSettings) parseClaim(d *caddyfile.Dispenser) error {
+	claim, err := value(d)
+	if err != nil {
+		return err
+	}
+	if _, again := s.Claims[claim]; again {
+		return d.Errf("claim %s has a header already", claim)
+	}
+	if s.Claims == nil {
+		s.Claims = make(map[string]string)
+	}
+	s.Claims[claim], err = value(d)
+	return err
 }
 
 // rulePath returns a path pattern as it was written. Caddy replaces shorthands

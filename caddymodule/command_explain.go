@@ -35,6 +35,7 @@ header X-Request-Id and in the log; the server's admin API is asked.
 
 Exit status: 0 the request passes, 2 it is refused, 1 neither is known.`,
 		Example: "  caddy oauth explain --method DELETE --path /jobs/7 --scope jobs:read\n" +
+			"  caddy oauth explain --method POST --path /jobs --scope jobs:write --user roles=recruiter\n" +
 			"  caddy oauth explain --path /mcp --tool search_jobs --scope jobs:read\n" +
 			"  caddy oauth explain --path /jobs/7 --token token.txt --json\n" +
 			"  caddy oauth explain --id 0b0e6d2c-6a4e-4f0b-8d3e-2f6f3f1f9a10",
@@ -45,6 +46,7 @@ Exit status: 0 the request passes, 2 it is refused, 1 neither is known.`,
 	flags.String("path", "", "Path of the request, as it is sent, with the query if it has one")
 	flags.String("host", "", "Host of the request (default: the issuer's)")
 	flags.StringSlice("scope", nil, "Scopes of the access token; none: without credentials")
+	flags.StringArray("user", nil, "What the user has, as CLAIM=VALUE or CLAIM=VALUE,VALUE; again for each claim")
 	flags.String("token", "", "File that holds an access token; - is standard input")
 	flags.String("tool", "", "Tool of an MCP server that the request calls")
 	flags.String("body", "", "File that holds the JSON body of the request; - is standard input")
@@ -88,6 +90,7 @@ func explanationFor(cmd *cobra.Command) (*explain.Explanation, error) {
 	q.host, _ = flags.GetString("host")
 	q.client, _ = flags.GetString("client")
 	q.scopes, _ = flags.GetStringSlice("scope")
+	q.user, _ = flags.GetStringArray("user")
 	var err error
 	if file, _ := flags.GetString("token"); file != "" {
 		if q.token, err = readToken(cmd, file); err != nil {
@@ -100,7 +103,7 @@ func explanationFor(cmd *cobra.Command) (*explain.Explanation, error) {
 	if q.body != nil && !flags.Changed("method") {
 		q.method = http.MethodPost
 	}
-	q.anyone = q.token == "" && !flags.Changed("scope") && q.client == ""
+	q.anyone = q.token == "" && !flags.Changed("scope") && !flags.Changed("user") && q.client == ""
 	config, err := commandConfigJSON(cmd)
 	if err != nil {
 		return nil, err

@@ -207,7 +207,7 @@ func documentOf(resource *validator.Resource, catalog *oauth.Catalog) (*openapi.
 			o := openapi.NewOperation{Method: method, Path: path}
 			if _, again := described[o]; !again {
 				operations = append(operations, o)
-				described[o] = describeScopes(rule.Scopes, catalog)
+				described[o] = describeRule(rule, catalog)
 			}
 		}
 	}
@@ -232,6 +232,16 @@ func templateOf(pattern string) (template string, exact bool) {
 		}
 	}
 	return strings.Join(segments, "/"), exact
+}
+
+// describeRule says what an operation is for, and what it asks of the user, which
+// the document's security cannot say.
+func describeRule(rule *validator.Rule, catalog *oauth.Catalog) string {
+	text := describeScopes(rule.Scopes, catalog)
+	if len(rule.User) == 0 {
+		return text
+	}
+	return strings.TrimPrefix(text+". For users with "+strings.Join(userTexts(rule.User), " and "), ". ")
 }
 
 // describeScopes says in the words of the scopes what they are for.

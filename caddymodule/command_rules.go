@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/caddy-scope/caddy-scope/caddymodule/rules"
+	"github.com/caddy-scope/caddy-scope/oauth"
 	"github.com/caddy-scope/caddy-scope/openapi"
 	"github.com/caddy-scope/caddy-scope/validator"
 )
@@ -96,18 +97,26 @@ func (a *App) rulesReport() (*rules.Report, error) {
 
 func ruleRow(rule *validator.Rule, requirement rules.Requirement, reaches []reach) rules.Row {
 	row := rules.Row{
-		Methods: slices.Clone(rule.Methods), Path: rule.Path, Access: string(rule.Access), Scopes: rule.Scopes, Observe: rule.Observe, Source: rule.Source,
+		Methods: slices.Clone(rule.Methods), Path: rule.Path, Access: string(rule.Access), Scopes: rule.Scopes, User: userTexts(rule.User), Observe: rule.Observe, Source: rule.Source,
 		Grants: requirement.Groups(), Clients: []string{},
 	}
 	if rule.Access == validator.AccessPublic {
 		return row
 	}
 	for _, r := range reaches {
-		if requirement.Admits(r.scopes) {
+		if requirement.OfScopes().Admits(r.scopes) {
 			row.Clients = append(row.Clients, r.client)
 		}
 	}
 	return row
+}
+
+func userTexts(required []oauth.UserRequirement) []string {
+	var texts []string
+	for _, r := range required {
+		texts = append(texts, r.String())
+	}
+	return texts
 }
 
 // coverage compares the rules with the operations of a document.

@@ -23,6 +23,7 @@ Runs rule tests: each line of a FILE is a request and what is expected of it.
   GET /jobs/1 with jobs:read -> allow
   GET /jobs/1 with resume:read -> 403 insufficient_scope
   GET /jobs/1 without token -> 401
+  POST /jobs with jobs:write roles=recruiter -> allow
 
 Beside them it generates cases at the boundaries of every rule: with what it needs
 and with one scope less, without a token, with other methods, and in encoded and

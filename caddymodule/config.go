@@ -2,8 +2,13 @@ package caddymodule
 
 import (
 	"encoding/json"
+	"maps"
+	"slices"
 
 	"github.com/caddyserver/caddy/v2"
+
+	"github.com/caddy-scope/caddy-scope/oauth"
+	"github.com/caddy-scope/caddy-scope/validator"
 )
 
 // Settings is what the global option `oauth` and the app `oauth` configure.
@@ -329,6 +334,9 @@ type RuleSettings struct {
 	// Observe lets requests pass that the rule would refuse, and counts them; see
 	// ModeSettings. Default: false.
 	Observe bool `json:"observe,omitempty"`
+	// User is what is asked of the user besides, all of it: that a claim has one of
+	// the values, or holds one in its list. Default: nothing.
+	User []oauth.UserRequirement `json:"user,omitempty"`
 	// Source is where the rule was written, such as "Caddyfile:34"; errors
 	// name it.
 	Source string `json:"source,omitempty"`
@@ -344,6 +352,9 @@ type ToolSettings struct {
 	Access string `json:"access,omitempty"`
 	// Scopes are names of declared scopes. Required for "scopes" and "any".
 	Scopes []string `json:"scopes,omitempty"`
+	// User is what is asked of the user besides, as in a scope rule. Default:
+	// nothing.
+	User []oauth.UserRequirement `json:"user,omitempty"`
 	// Source is where the rule was written, such as "Caddyfile:36"; errors
 	// name it.
 	Source string `json:"source,omitempty"`
@@ -356,4 +367,19 @@ type IdentityHeaderSettings struct {
 	Client  string `json:"client,omitempty"`  // Default: X-Client-Id
 	Session string `json:"session,omitempty"` // Default: X-Session-Id
 	Scopes  string `json:"scopes,omitempty"`  // Default: X-Scopes
+	// Claims of the user that are passed on as well, to the headers that carry
+	// them. Default: none.
+	Claims map[string]string `json:"claims,omitempty"`
+}
+
+// names are those that the validator takes.
+func (s *IdentityHeaderSettings) names() validator.IdentityHeaders {
+	if s == nil {
+		return validator.IdentityHeaders{}
+	}
+	names := validator.IdentityHeaders{User: s.User, Client: s.Client, Session: s.Session, Scopes: s.Scopes}
+	for _, claim := range slices.Sorted(maps.Keys(s.Claims)) {
+		names.Claims = append(names.Claims, validator.ClaimHeader{Claim: claim, Header: s.Claims[claim]})
+	}
+	return names
 }

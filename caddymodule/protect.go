@@ -148,12 +148,11 @@ func (p *Protect) Provision(ctx caddy.Context) error {
 	if err != nil {
 		return err
 	}
-	var names validator.IdentityHeaders
-	if p.IdentityHeaders != nil {
-		names = validator.IdentityHeaders(*p.IdentityHeaders)
-	}
-	if p.headers, err = validator.NewHeaderPolicy(names); err != nil {
+	if p.headers, err = validator.NewHeaderPolicy(p.IdentityHeaders.names()); err != nil {
 		return p.at(err)
+	}
+	if err := p.checkClaims(rules); err != nil {
+		return err
 	}
 	p.resource, err = validator.New(validator.Config{
 		Issuer:        app.issuer,

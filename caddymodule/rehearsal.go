@@ -51,9 +51,10 @@ type rehearsedRequest struct {
 	preflightFor string
 	client       string // whose token it is; empty: the first of the configuration
 	scopes       []string
-	anyone       bool   // without credentials
-	token        string // an access token, instead of scopes
-	body         []byte // in JSON; nil: none
+	user         []string // what the user has, as CLAIM=VALUE,VALUE
+	anyone       bool     // without credentials
+	token        string   // an access token, instead of scopes
+	body         []byte   // in JSON; nil: none
 }
 
 // newRehearsal provisions the configuration, which is JSON.

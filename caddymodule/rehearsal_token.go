@@ -28,7 +28,11 @@ const rehearsalKey = "rehearsal"
 // takes for granted.
 func (h *rehearsal) tokenFor(q rehearsedRequest, resource string) (string, []string, error) {
 	if q.token != "" {
-		return h.givenToken(q.token)
+		token, notes, err := h.givenToken(q.token)
+		if err == nil {
+			h.session.Claims, err = claimsOf(q.user)
+		}
+		return token, notes, err
 	}
 	client, notes, err := h.clientFor(q.client)
 	if err != nil {
@@ -39,8 +43,12 @@ func (h *rehearsal) tokenFor(q rehearsedRequest, resource string) (string, []str
 			return "", nil, fmt.Errorf("scope %s is not declared; declared are %s", name, h.app.catalog.Names())
 		}
 	}
+	held, err := claimsOf(q.user)
+	if err != nil {
+		return "", nil, err
+	}
 	scopes := oauth.NewScopeSet(q.scopes...)
-	h.session = &validator.Session{UserID: "user", ClientID: client, Scopes: scopes}
+	h.session = &validator.Session{UserID: "user", ClientID: client, Scopes: scopes, Claims: held}
 	now := time.Now()
 	claims := map[string]any{
 		"iss": h.app.issuer, "aud": resource, "sub": "user", "client_id": client, "sid": uuid.NewString(), "jti": uuid.NewString(),
@@ -51,6 +59,19 @@ func (h *rehearsal) tokenFor(q rehearsedRequest, resource string) (string, []str
 	}
 	token, err := h.sign(claims)
 	return token, notes, err
+}
+
+// claimsOf reads what a user is said to have.
+func claimsOf(texts []string) (oauth.UserClaims, error) {
+	claims := make(oauth.UserClaims)
+	for _, text := range texts {
+		has, err := oauth.ParseUserRequirement(text)
+		if err != nil {
+			return nil, err
+		}
+		claims[has.Claim] = append(claims[has.Claim], has.Values...)
+	}
+	return claims, nil
 }
 
 func (h *rehearsal) clientFor(id string) (string, []string, error) {

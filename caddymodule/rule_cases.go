@@ -94,7 +94,7 @@ func (g *caseGenerator) findPlace() {
 
 // findHandler notes where requests of the rule go that pass.
 func (g *caseGenerator) findHandler() {
-	q := rehearsedRequest{method: g.method, path: g.prefix + escaped(g.path), host: g.host, scopes: g.h.app.catalog.Names()}
+	q := rehearsedRequest{method: g.method, path: g.prefix + escaped(g.path), host: g.host, scopes: g.h.app.catalog.Names(), user: userTexts(g.rule.User)}
 	if told, err := g.h.explain(q); err == nil {
 		g.handler = told.Handler
 	}
@@ -126,7 +126,7 @@ func escaped(path string) string { return (&url.URL{Path: path}).EscapedPath() }
 // add adds a case for the rule's own request, changed.
 func (g *caseGenerator) add(name string, change func(*ruletest.Case)) {
 	c := ruletest.Case{
-		Source: place(g.rule.Source), Method: g.method, Path: g.prefix + escaped(g.path), Host: g.host,
+		User: userTexts(g.rule.User), Source: place(g.rule.Source), Method: g.method, Path: g.prefix + escaped(g.path), Host: g.host,
 		Anyone: true, Want: ruletest.Expectation{Rule: g.rule.String()},
 	}
 	change(&c)
@@ -144,6 +144,7 @@ func (g *caseGenerator) scopes() {
 		return
 	}
 	g.add("without token", func(c *ruletest.Case) { c.Want.Status = http.StatusUnauthorized })
+	g.users()
 	switch g.rule.Access {
 	case validator.AccessAuthenticated:
 		g.add("with no scope", func(c *ruletest.Case) { with(c, nil); allowed(c) })
@@ -161,6 +162,18 @@ func (g *caseGenerator) scopes() {
 				g.refusedWith(less)
 			}
 		}
+	}
+}
+
+// users are those who meet all that is asked of the user but one thing: no scope
+// helps them.
+func (g *caseGenerator) users() {
+	for i, missing := range g.rule.User {
+		g.add("with every scope, of a user without "+missing.String(), func(c *ruletest.Case) {
+			with(c, g.h.app.catalog.Names())
+			c.User = slices.Delete(slices.Clone(c.User), i, i+1)
+			c.Want.Status, c.Want.Code = http.StatusForbidden, oauth.CodeAccessDenied
+		})
 	}
 }
 
@@ -232,7 +245,7 @@ func percent(b byte) string {
 
 // run has a case rehearsed.
 func (h *rehearsal) run(c ruletest.Case) (told *explain.Explanation, code string, err error) {
-	q := rehearsedRequest{method: c.Method, path: c.Path, host: c.Host, client: c.Client, scopes: c.Scopes, anyone: c.Anyone, origin: c.Origin, preflightFor: c.For}
+	q := rehearsedRequest{method: c.Method, path: c.Path, host: c.Host, client: c.Client, scopes: c.Scopes, user: c.User, anyone: c.Anyone, origin: c.Origin, preflightFor: c.For}
 	if c.Tool != "" {
 		if q.body, err = toolCall(c.Tool); err != nil {
 			return nil, "", err

@@ -372,5 +372,6 @@ func (r *RuleSettings) rule() validator.Rule {
 	if len(r.Scopes) > 0 {
 		rule.Scopes = oauth.NewScopeSet(r.Scopes...)
 	}
+	rule.User = r.User
 	return rule
 }

@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/caddy-scope/caddy-scope/issuer"
+	"github.com/caddy-scope/caddy-scope/oauth"
 	"github.com/caddy-scope/caddy-scope/validator"
 )
 
@@ -59,13 +60,15 @@ func (r *surveyedResource) add(rule *validator.Rule) {
 }
 
 func (r *surveyedResource) addRoute(rule *validator.Rule, name string) {
-	route := issuer.Route{Name: name, Tool: rule.Tool != "", Scopes: rule.Scopes, Any: rule.Access == validator.AccessAny}
+	route := issuer.Route{Name: name, Tool: rule.Tool != "", Scopes: rule.Scopes, Any: rule.Access == validator.AccessAny, User: rule.User}
 	if len(route.Scopes) > 0 && !slices.ContainsFunc(r.routes, func(other issuer.Route) bool {
-		return other.Name == route.Name && other.Tool == route.Tool && other.Any == route.Any && other.Scopes.Equal(route.Scopes)
+		return other.Name == route.Name && other.Tool == route.Tool && other.Any == route.Any && other.Scopes.Equal(route.Scopes) && slices.EqualFunc(other.User, route.User, sameRequirement)
 	}) {
 		r.routes = append(r.routes, route)
 	}
 }
+
+func sameRequirement(a, b oauth.UserRequirement) bool { return a.String() == b.String() }
 
 // routeName is what the rule is about, as users see it: the short form's is all
 // that its gate stands before.

@@ -38,10 +38,11 @@ func (p *Protect) parseTool(h httpcaddyfile.Helper) error {
 			return h.Errf("tool %s has a rule already, at %s", tool.Name, other.Source)
 		}
 	}
-	var err error
-	if tool.Access, tool.Scopes, err = parseRequirement(h, args[1:]); err != nil {
+	required, err := parseRequirement(h, args[1:])
+	if err != nil {
 		return err
 	}
+	tool.Access, tool.Scopes, tool.User = required.access, required.scopes, required.user
 	p.Tools = append(p.Tools, tool)
 	return nil
 }
@@ -60,7 +61,7 @@ func (p *Protect) compileTools(rules []RuleSettings) (*validator.Tools, error) {
 	}
 	tools := &validator.Tools{ListDeclared: p.ToolList == toolListDeclared}
 	for _, t := range p.Tools {
-		rule := validator.Rule{Tool: t.Name, Access: validator.Access(t.Access), Source: t.Source}
+		rule := validator.Rule{Tool: t.Name, Access: validator.Access(t.Access), User: t.User, Source: t.Source}
 		if rule.Access == "" {
 			rule.Access = validator.AccessScopes
 		}

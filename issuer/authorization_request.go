@@ -28,7 +28,8 @@ type AuthorizationRequest struct {
 	RedirectURI     string
 	RedirectURISent bool // false: the client's only one was taken
 	Scopes          oauth.ScopeSet
-	Resource        string // configured identifier
+	Wanted          oauth.ScopeSet // what Scopes were before narrowToUser took some out; nil: it took none
+	Resource        string         // configured identifier
 	State           opaque
 	StateSent       bool
 	CodeChallenge   string // S256; empty: none

@@ -35,7 +35,13 @@ func (s *Server) continueConsent(w http.ResponseWriter, r *http.Request, req *Au
 		s.unavailablePage(w, r, "list sessions", err)
 		return
 	}
+	closed := s.narrowToUser(req, login.Login)
+	if len(req.Scopes) == 0 && len(closed) > 0 {
+		s.refuseClosed(w, r, req, client, login, closed)
+		return
+	}
 	c := s.considerConsent(req, client, sessions)
+	c.claims, c.closed = login.Claims, closed
 	approved, changed, err := s.approvedRevision(r.Context(), client, login.UserID)
 	if err != nil {
 		s.unavailablePage(w, r, "find approval", err)
@@ -68,6 +74,8 @@ type consideration struct {
 	changed bool // the client says something else of itself than when it was allowed
 	skip    bool // known, and safe without a look
 	full    bool // session_limit is reached
+	claims  oauth.UserClaims
+	closed  oauth.ScopeSet // asked for, and not for this user to have
 }
 
 // considerConsent decides from the live sessions of the user what to ask.
@@ -132,6 +140,7 @@ type consentForm struct {
 	Apps                   string // address of the page of connected apps
 	Asked                  []scopeLine
 	Held                   []string // in the declared words
+	Closed                 []string // what the user cannot have, in the same
 	News, Caution, Changed bool
 	SignIn                 bool   // it asks who the user is, and for nothing else
 	Unnamed                bool   // it may go where a rule names no scope, and that is all of the API
@@ -159,6 +168,7 @@ func (s *Server) showConsent(w http.ResponseWriter, r *http.Request, req *Author
 		Problem: problem,
 		Asked:   s.askedLines(s.words(r), req, c),
 		Held:    s.inWords(s.words(r), held),
+		Closed:  s.inWords(s.words(r), c.closed),
 		News:    !c.known,
 		Caution: c.target.Kind != targetSite,
 		Changed: c.changed,
@@ -264,7 +274,14 @@ func (s *Server) allow(w http.ResponseWriter, r *http.Request, req *Authorizatio
 		s.unavailablePage(w, r, "list sessions", err)
 		return
 	}
+	// What was shown, less what has been closed to the user meanwhile; never more.
+	req.Scopes = s.withoutClosed(req.Scopes, s.closedTo(req, login.Claims))
+	if len(req.Scopes) == 0 && len(req.Wanted) > 0 {
+		s.refuseClosed(w, r, req, client, login, req.Wanted)
+		return
+	}
 	c := s.considerConsent(req, client, sessions)
+	c.claims = login.Claims
 	if c.full && !slices.ContainsFunc(sessions, func(session Session) bool {
 		// The last place may have gone to this very request, whose form comes
 		// a second time. If not, redemption refuses the code.
@@ -290,6 +307,16 @@ func (s *Server) allow(w http.ResponseWriter, r *http.Request, req *Authorizatio
 		}
 	}
 	s.issueCode(w, r, req, client, login.Login)
+}
+
+// refuseClosed ends a request of which the user can have nothing.
+func (s *Server) refuseClosed(w http.ResponseWriter, r *http.Request, req *AuthorizationRequest, client *Client, login signedIn, closed oauth.ScopeSet) {
+	s.audit(r, "the user can have none of the scopes", zap.String("user_id", login.UserID), zap.String("client_id", client.ID), zap.String("scope", closed.String()))
+	if req.UserCode != "" { // the device hears of it when its code expires
+		s.errorWords(w, r, http.StatusForbidden, "closed")
+		return
+	}
+	s.redirectError(w, r, req, errNothingOpen)
 }
 
 var errConsentRequired = &oauth.Error{Code: oauth.CodeConsentRequired, Description: "The user must approve the request."}

@@ -16,6 +16,7 @@ type Route struct {
 	// Scopes are needed, all of them; with Any one of them suffices.
 	Scopes oauth.ScopeSet
 	Any    bool
+	User   []oauth.UserRequirement // asked of the user besides
 }
 
 // maxRoutes bounds what is shown for one scope.
@@ -77,6 +78,9 @@ func (s *Server) callable(req *AuthorizationRequest, c consideration) []Route {
 		return nil
 	}
 	return slices.DeleteFunc(s.cfg.Routes(req.Resource), func(route Route) bool {
+		if !oauth.UserMeets(route.User, c.claims) {
+			return true
+		}
 		if route.Any {
 			return !slices.ContainsFunc(route.Scopes, c.requested.Contains)
 		}

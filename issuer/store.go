@@ -542,6 +542,8 @@ type Login struct {
 	// Authority and Subject are who names the user elsewhere, and how; empty: they
 	// sign in with a password.
 	Authority, Subject string
+	// Claims of the user as they stand now; nil: none.
+	Claims oauth.UserClaims
 }
 
 // Passkey is one row of gpt_passkeys: a credential of WebAuthn section 4.

@@ -155,6 +155,8 @@ func NewCatalog(scopes []Scope) (*Catalog, error) {
 		switch {
 		case !IsScopeToken(s.Name):
 			return nil, fmt.Errorf("scope %q: a name is printable ASCII without space, quote or backslash (RFC 6749 section 3.3)", s.Name)
+		case IsUserRequirement(s.Name):
+			return nil, fmt.Errorf("scope %q: a name with = would be read as a requirement on the user in scope rules (CLAIM=VALUE)", s.Name)
 		case slices.Contains(Reserved, s.Name):
 			return nil, fmt.Errorf("scope %q: the name is reserved for scope rules", s.Name)
 		case s.Name == "offline_access" || s.Name == ScopeOpenID:

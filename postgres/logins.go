@@ -7,6 +7,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/caddy-scope/caddy-scope/issuer"
+	"github.com/caddy-scope/caddy-scope/oauth"
 )
 
 // userName is what pages call a user.
@@ -36,14 +37,18 @@ func (s *Store) CreateLogin(ctx context.Context, digest issuer.Digest, userID st
 
 // FindLogin is described at issuer.LoginStore.
 func (s *Store) FindLogin(ctx context.Context, digest issuer.Digest) (login issuer.Login, err error) {
+	var claims []byte
 	err = s.db.read(ctx, "find login", func(ctx context.Context, conn *pgxpool.Conn) error {
 		return conn.QueryRow(ctx, s.db.sql(`
-			SELECT l.id::text, l.user_id, `+userName+`, l.method, l.auth_time, l.expires_at, coalesce(i.authority, ''), coalesce(i.subject, '')
+			SELECT l.id::text, l.user_id, `+userName+`, l.method, l.auth_time, l.expires_at, coalesce(i.authority, ''), coalesce(i.subject, ''), u.claims
 			FROM {s}.gpt_logins l JOIN {s}.gpt_users u ON u.id = l.user_id AND u.disabled_at IS NULL
 			LEFT JOIN {s}.gpt_identities i ON i.user_id = u.id
 			WHERE l.digest = $1 AND l.expires_at > clock_timestamp()`), digest[:]).
-			Scan(&login.ID, &login.UserID, &login.Name, &login.Method, &login.AuthTime, &login.ExpiresAt, &login.Authority, &login.Subject)
+			Scan(&login.ID, &login.UserID, &login.Name, &login.Method, &login.AuthTime, &login.ExpiresAt, &login.Authority, &login.Subject, &claims)
 	})
+	if err == nil {
+		login.Claims, err = oauth.ReadUserClaims(claims)
+	}
 	return login, err
 }
 

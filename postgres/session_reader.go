@@ -73,7 +73,8 @@ func (r *SessionReader) read(ctx context.Context, id uuid.UUID) (sessionState, e
 // readSessionsSQL has a row even if there is no such session, which tells who
 // answers.
 const readSessionsSQL = `SELECT ` + takesWrites + `, ` + startedSQL + `, id, user_id, client_id, array_to_string(scopes, ' '), ` + live + `, revoked_at IS NOT NULL,
-	(extract(epoch FROM least(expires_at, idle_expires_at, clock_timestamp() + interval '1 day') - clock_timestamp()) * 1000)::bigint
+	(extract(epoch FROM least(expires_at, idle_expires_at, clock_timestamp() + interval '1 day') - clock_timestamp()) * 1000)::bigint,
+	(SELECT u.claims::text FROM {s}.gpt_users u WHERE u.id = user_id AND u.claims <> '{}')
 	FROM (VALUES (0)) AS always LEFT JOIN {s}.gpt_sessions ON id = ANY($1)`
 
 // readAll answers every read of the batch.
@@ -86,7 +87,7 @@ func (r *SessionReader) readAll(ctx context.Context, batch []*sessionRead) {
 	err := r.db.read(ctx, "read sessions", func(ctx context.Context, conn *pgxpool.Conn) error {
 		clear(found)
 		sent := time.Now() // before the server reads its clock
-		rows, err := conn.Query(ctx, r.db.sql(readSessionsSQL), pgx.QueryResultFormats{1, 1, 1, 1, 1, 1, 1, 1, 1}, ids)
+		rows, err := conn.Query(ctx, r.db.sql(readSessionsSQL), pgx.QueryResultFormats{1, 1, 1, 1, 1, 1, 1, 1, 1, 1}, ids)
 		if err != nil {
 			return err
 		}
@@ -135,6 +136,12 @@ func (r *SessionReader) readRow(raw [][]byte, sent time.Time, found map[uuid.UUI
 			ClientID: unique.Make(string(raw[4])).Value(), // there are few
 			Scopes:   r.scopeSet(raw[5]),
 			Until:    sent.Add(remaining),
+		}
+		if raw[9] != nil {
+			var err error
+			if state.session.Claims, err = oauth.ReadUserClaims(raw[9]); err != nil {
+				return err
+			}
 		}
 	}
 	found[uuid.UUID(raw[2])] = state

@@ -254,3 +254,38 @@ func TestViewWorksThroughATransactionPooler(t *testing.T) {
 		s.refusedWithin(n, session, postgres.DefaultMaxStaleness)
 	}
 }
+
+// TestClaimsOfUsersAreHeardByEveryNode: a role that is taken away opens nothing
+// any more, within the bound of a revocation. USR-06.
+func TestClaimsOfUsersAreHeardByEveryNode(t *testing.T) {
+	t.Parallel()
+	s := newScene(t)
+	session := s.session("jobs:read")
+	nodes := []*node{s.node(s.dsn, false), s.node(s.dsn, true)} // the second has no LISTEN
+	wants := func(n *node, want string) {
+		t.Helper()
+		s.eventually("the session has the claims "+want, func() bool {
+			read, err := n.ReadSession(s.ctx, session.ID)
+			s.must(err)
+			return fmt.Sprint(read.Claims) == want
+		})
+	}
+	for _, n := range nodes {
+		s.knows(n, session)
+		wants(n, "map[]")
+	}
+	s.exec(`UPDATE gpt_users SET claims = '{"roles": ["recruiter"], "level": 3}' WHERE id = $1`, session.UserID)
+	for _, n := range nodes {
+		wants(n, "map[level:[3] roles:[recruiter]]")
+		s.knows(n, session)
+	}
+	before := s.count(`SELECT count(*) FROM gpt_revocations`)
+	s.exec(`UPDATE gpt_users SET claims = claims, name = 'Ada'`)
+	if s.count(`SELECT count(*) FROM gpt_revocations`) != before {
+		t.Error("a change that changes no claim is told to every node")
+	}
+	s.exec(`UPDATE gpt_users SET claims = '{}'`)
+	for _, n := range nodes {
+		wants(n, "map[]")
+	}
+}

@@ -14,7 +14,7 @@ const (
 	// 200,000 with ids of ordinary length. One that found no room is read again
 	// for every request.
 	maxKnownBytes = 64 << 20
-	// knownWeight is what a session weighs besides its user's id.
+	// knownWeight is what a session weighs besides its user's id and claims.
 	knownWeight = 256
 	// maxEndedSessions bounds the sessions that are refused without a look at
 	// Postgres.
@@ -33,7 +33,9 @@ type knownSessions struct {
 func newKnownSessions() *knownSessions {
 	return &knownSessions{otter.Must(&otter.Options[uuid.UUID, *validator.Session]{
 		MaximumWeight: maxKnownBytes,
-		Weigher:       func(_ uuid.UUID, s *validator.Session) uint32 { return uint32(knownWeight + len(s.UserID)) },
+		Weigher: func(_ uuid.UUID, s *validator.Session) uint32 {
+			return uint32(knownWeight + len(s.UserID) + s.Claims.Bytes())
+		},
 	})}
 }
 

@@ -33,7 +33,8 @@ type Refusal struct {
 	Observe bool
 	// Tool that has no rule, cut to 128 bytes. Empty: it is not about one.
 	Tool string
-	// Identity is who was refused with insufficient_scope; else zero.
+	// Identity is who was refused with insufficient_scope, or because the user may
+	// not; else zero.
 	Identity Identity
 	// Cause is for the log.
 	Cause error
@@ -81,6 +82,12 @@ func insufficientScope() *Refusal {
 		Status: http.StatusForbidden, Code: oauth.CodeInsufficientScope,
 		Description: "The access token does not hold every scope that this operation needs.",
 	}
+}
+
+// userNotAllowed has no challenge: a client that asked for another scope would ask
+// in vain.
+func userNotAllowed() *Refusal {
+	return &Refusal{Status: http.StatusForbidden, Code: oauth.CodeAccessDenied, Description: "The user may not do this."}
 }
 
 func unconfirmed(cause error) *Refusal {

@@ -40,7 +40,9 @@ type Session struct {
 	UserID   string
 	ClientID string
 	Scopes   oauth.ScopeSet // as they stand now; a token never exceeds them
-	Until    time.Time      // when it ends by itself; zero: not known
+	// Claims of the user, as they stand now; nil: none, or there is no user.
+	Claims oauth.UserClaims
+	Until  time.Time // when it ends by itself; zero: not known
 
 	// Mark is the reader's own, for Holds. Zero: it never holds.
 	Mark atomic.Uint64

@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"net/textproto"
 	"slices"
+	"strconv"
 	"strings"
 
 	"golang.org/x/net/http/httpguts"
@@ -16,7 +17,13 @@ type IdentityHeaders struct {
 	Client  string // default X-Client-Id
 	Session string // default X-Session-Id
 	Scopes  string // default X-Scopes
+	// Claims of the user that are passed on as well. nil: none.
+	Claims []ClaimHeader
 }
+
+// ClaimHeader is a header with a claim of the user: its values, with commas
+// between.
+type ClaimHeader struct{ Claim, Header string }
 
 // HeaderPolicy cleans requests of what a caller must not say to the upstream,
 // and says it instead. Safe for concurrent use.
@@ -50,22 +57,39 @@ func NewHeaderPolicy(names IdentityHeaders) (*HeaderPolicy, error) {
 		if name == "" {
 			name = f.fallback
 		}
-		if !httpguts.ValidHeaderFieldName(name) || len(name) >= len(p.reserved) {
-			return nil, headerNameError{name, "is not a header name"}
-		}
-		if p.isReserved(name) {
-			return nil, headerNameError{name, "is used twice, or differs from another only in case, _ and -"}
-		}
-		if fold(name) == "authorization" || fold(name) == "cookie" || fold(name) == "host" || fold(name) == "connection" {
-			return nil, headerNameError{name, "cannot carry an identity"}
+		if err := p.take(name); err != nil {
+			return nil, err
 		}
 		*f.into = textproto.CanonicalMIMEHeaderKey(name)
-		p.reserve(name)
+	}
+	for _, c := range names.Claims {
+		if c.Claim == "" || slices.ContainsFunc(p.names.Claims, func(other ClaimHeader) bool { return other.Claim == c.Claim }) {
+			return nil, headerNameError{c.Header, "carries the claim " + strconv.Quote(c.Claim) + ", which is no name or has a header already"}
+		}
+		if err := p.take(c.Header); err != nil {
+			return nil, err
+		}
+		p.names.Claims = append(p.names.Claims, ClaimHeader{c.Claim, textproto.CanonicalMIMEHeaderKey(c.Header)})
 	}
 	for _, name := range overrides {
 		p.reserve(name)
 	}
 	return p, nil
+}
+
+// take makes the name ours.
+func (p *HeaderPolicy) take(name string) error {
+	if !httpguts.ValidHeaderFieldName(name) || len(name) >= len(p.reserved) {
+		return headerNameError{name, "is not a header name"}
+	}
+	if p.isReserved(name) {
+		return headerNameError{name, "is used twice, or differs from another only in case, _ and -"}
+	}
+	if fold(name) == "authorization" || fold(name) == "cookie" || fold(name) == "host" || fold(name) == "connection" {
+		return headerNameError{name, "cannot carry an identity"}
+	}
+	p.reserve(name)
+	return nil
 }
 
 type headerNameError struct{ name, problem string }
@@ -246,6 +270,24 @@ func (p *HeaderPolicy) SetIdentity(header http.Header, id *Identity) {
 	header[p.names.Client] = backing[1:2:2]
 	header[p.names.Session] = backing[2:3:3]
 	header[p.names.Scopes] = backing[3:4:4]
+	for _, c := range p.names.Claims {
+		if values := id.Claims[c.Claim]; len(values) > 0 {
+			header[c.Header] = []string{listValue(values)}
+		}
+	}
+}
+
+// listValue is one header value of several, each encoded so that none can pass
+// for two.
+func listValue(values []string) string {
+	if len(values) == 1 {
+		return headerValue(values[0])
+	}
+	encoded := make([]string, len(values))
+	for i, value := range values {
+		encoded[i] = headerValue(value)
+	}
+	return strings.Join(encoded, ",")
 }
 
 // headerValue makes any string one header value that cannot split, be trimmed

@@ -110,6 +110,7 @@ type Identity struct {
 	SessionID string
 	Scopes    string    // space separated, sorted, hierarchy expanded
 	ExpiresAt time.Time // of the access token
+	Claims    oauth.UserClaims
 }
 
 // Decision is a request let through.
@@ -323,6 +324,14 @@ func (r *Resource) admit(ctx context.Context, g Grant) (Identity, *Refusal) {
 		// The grant client_credentials: `sub` is the client. An upstream must not
 		// take it for the user of that name. RFC 9068 section 5.
 		id.UserID = ""
+	} else {
+		id.Claims = session.Claims
+	}
+	// The user first: whom a scope would not help must not be asked for one.
+	if !g.rule.admits(id.Claims) {
+		refusal := userNotAllowed()
+		refusal.Identity = id
+		return Identity{}, refusal
 	}
 	if !g.rule.allows(granted.scopes) {
 		refusal := insufficientScope()
@@ -377,6 +386,30 @@ func (r *Rule) allows(scopes oauth.ScopeSet) bool {
 		}
 	}
 	return r.isBundle() || r.allowsAlone(scopes)
+}
+
+// admits reports whether the user meets what the rule asks of users.
+func (r *Rule) admits(claims oauth.UserClaims) bool {
+	for _, other := range r.also {
+		if !other.admits(claims) {
+			return false
+		}
+	}
+	return oauth.UserMeets(r.User, claims)
+}
+
+// MissingOfUser returns what the rule asks of the user that these claims do not
+// meet; nil: nothing.
+func (r *Rule) MissingOfUser(claims oauth.UserClaims) []oauth.UserRequirement {
+	var missing []oauth.UserRequirement
+	for _, part := range r.Parts() {
+		for _, required := range part.User {
+			if !required.MetBy(claims) {
+				missing = append(missing, required)
+			}
+		}
+	}
+	return missing
 }
 
 // allowsAlone is allows without the rules that must be met too.

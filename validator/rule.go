@@ -29,6 +29,8 @@ type Rule struct {
 	Path   string
 	Access Access
 	Scopes oauth.ScopeSet
+	// User is what is asked of the user besides: all of it. nil: nothing.
+	User []oauth.UserRequirement
 	// Source is where the rule was written, such as "Caddyfile:34".
 	Source string
 	// Tools are the rules for the tools of the MCP server at Path. nil: it has
@@ -88,6 +90,9 @@ func (r Rule) String() string {
 	default:
 		words = append(words, string(r.Access))
 	}
+	for _, required := range r.User {
+		words = append(words, required.String())
+	}
 	return strings.Join(words, " ")
 }
 
@@ -132,8 +137,14 @@ func (r Rule) checkRequirement(catalog *oauth.Catalog) error {
 		if len(r.Scopes) != 0 {
 			return fail("%s stands alone; remove the scopes or the word", r.Access)
 		}
+		if r.Access == AccessPublic && len(r.User) != 0 {
+			return fail("public asks nobody who they are; remove %s or the word", r.User[0])
+		}
 	default:
 		return fail("says not what is needed; name a scope, or public, or authenticated")
+	}
+	if err := oauth.CheckUserRequirements(r.User); err != nil {
+		return fail("%v", err)
 	}
 	for _, name := range r.Scopes {
 		if slices.Contains(oauth.Reserved, name) {

@@ -18,6 +18,8 @@ func (d *Decision) mayList() func(tool string) bool {
 		switch {
 		case call == nil:
 			return false
+		case d.token != nil && !call.admits(d.Identity.Claims):
+			return false // asking for more would not help
 		case d.token == nil || d.tools.listDeclared: // calling one tells the client what to ask for
 			return true
 		}

@@ -24,7 +24,7 @@ func (t *Tools) equal(other *Tools) bool {
 		return t == other
 	}
 	return t.ListDeclared == other.ListDeclared && slices.EqualFunc(t.Rules, other.Rules, func(a, b Rule) bool {
-		return a.Tool == b.Tool && a.Access == b.Access && a.Scopes.Equal(b.Scopes)
+		return a.Tool == b.Tool && a.Access == b.Access && a.Scopes.Equal(b.Scopes) && sameUser(a.User, b.User)
 	})
 }
 
@@ -32,7 +32,11 @@ func (t *Tools) equal(other *Tools) bool {
 // written.
 func (r *Rule) Same(other *Rule) bool {
 	return slices.Equal(r.Methods, other.Methods) && r.Path == other.Path && r.Access == other.Access &&
-		r.Scopes.Equal(other.Scopes) && r.Observe == other.Observe && r.Tools.equal(other.Tools)
+		r.Scopes.Equal(other.Scopes) && sameUser(r.User, other.User) && r.Observe == other.Observe && r.Tools.equal(other.Tools)
+}
+
+func sameUser(a, b []oauth.UserRequirement) bool {
+	return slices.EqualFunc(a, b, func(a, b oauth.UserRequirement) bool { return a.Claim == b.Claim && slices.Equal(a.Values, b.Values) })
 }
 
 // toolTable finds what a call of a tool requires.

@@ -45,6 +45,8 @@ type Explanation struct {
 
 	Caller *Caller  `json:"caller,omitempty"` // nil: nobody in particular
 	Missed []string `json:"missing_scopes,omitempty"`
+	// MissedOfUser is what is asked of the user and the caller does not meet.
+	MissedOfUser []string `json:"missing_of_user,omitempty"`
 
 	// Answer is what the client is sent. Of a request that passes it is the
 	// upstream's affair, and nil.
@@ -70,6 +72,7 @@ type Rule struct {
 	Source string   `json:"source,omitempty"`
 	Access string   `json:"access"`
 	Scopes []string `json:"scopes,omitempty"` // needed: all of them, of access any one
+	User   []string `json:"user,omitempty"`   // asked of the user besides, as CLAIM=VALUE,VALUE: all of it
 }
 
 // Caller is who a good token is of.
@@ -114,6 +117,7 @@ func (e *Explanation) Decide(rule *validator.Rule, caller validator.Identity) {
 	e.Caller = &Caller{ClientID: caller.ClientID, UserID: caller.UserID, SessionID: caller.SessionID, Scopes: append([]string{}, held...)}
 	if rule != nil {
 		e.Missed = rule.Missing(held)
+		e.MissedOfUser = requirements(rule.MissingOfUser(caller.Claims))
 	}
 }
 
@@ -123,8 +127,16 @@ func (e *Explanation) Observe() {
 	e.Notes = append([]string{"the gate only observes this: the request passes as it came, without identity; caddy oauth report lists such requests"}, e.Notes...)
 }
 
+func requirements(list []oauth.UserRequirement) []string {
+	var texts []string
+	for _, r := range list {
+		texts = append(texts, r.String())
+	}
+	return texts
+}
+
 func describe(rule *validator.Rule) *Rule {
-	return &Rule{Text: rule.String(), Source: rule.Source, Access: string(rule.Access), Scopes: rule.Scopes}
+	return &Rule{Text: rule.String(), Source: rule.Source, Access: string(rule.Access), Scopes: rule.Scopes, User: requirements(rule.User)}
 }
 
 // Refuse adds a refusal with the header fields that were sent for it.
@@ -141,6 +153,8 @@ func (e *Explanation) Refuse(refusal *validator.Refusal, header http.Header, bod
 	switch {
 	case refusal.Tool != "":
 		e.note("no rule names this tool: to open it, add a line such as \"tool " + refusal.Tool + " SCOPE\" to the gate")
+	case len(e.MissedOfUser) > 0:
+		e.note("no scope helps: the user must have " + strings.Join(e.MissedOfUser, " and ") + "; what a login keeps of its users is as of their last sign-in")
 	case refusal.Code == oauth.CodeAccessDenied:
 		e.note("no rule names this method and path: to open it, add a rule such as \"" + e.Method + " " + e.Path + " SCOPE\" to the gate")
 	case refusal.Code == oauth.CodeInsufficientScope:

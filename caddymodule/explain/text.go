@@ -40,6 +40,7 @@ func (e *Explanation) WriteText(to io.Writer) error {
 		line("held", strings.Join(e.Caller.Scopes, " "))
 	}
 	line("missing", strings.Join(e.Missed, " "))
+	line("user lacks", strings.Join(e.MissedOfUser, " "))
 	line("cause", e.Cause)
 	line("goes to", e.Handler)
 	for _, name := range slices.Sorted(maps.Keys(e.Forwarded)) {
@@ -65,11 +66,14 @@ func (r *Rule) needed() string {
 	text := strings.Join(r.Scopes, " ")
 	switch r.Access {
 	case "any":
-		return "one of " + text
+		text = "one of " + text
 	case "authenticated":
-		return "any live session"
+		text = "any live session"
 	case "public":
-		return "nothing"
+		text = "nothing"
+	}
+	if len(r.User) > 0 {
+		text += ", of a user with " + strings.Join(r.User, " and ")
 	}
 	return text
 }

@@ -35,6 +35,8 @@ type Row struct {
 	Path    string   `json:"path"`
 	Access  string   `json:"access"` // scopes, any, authenticated, public
 	Scopes  []string `json:"scopes,omitempty"`
+	// User is what is asked of the user besides, as CLAIM=VALUE,VALUE: all of it.
+	User    []string `json:"user,omitempty"`
 	Observe bool     `json:"observe,omitempty"` // what it refuses passes
 	Source  string   `json:"source,omitempty"`
 	// Grants lists scopes that users may grant; one of each list is needed. It is
@@ -88,13 +90,16 @@ func (r *Row) needs() string {
 		earnest.Observe = false
 		return "observe: " + earnest.needs()
 	}
+	var words []string
 	switch r.Access {
 	case "scopes":
-		return strings.Join(r.Scopes, " ")
+		words = r.Scopes
 	case "any":
-		return "any " + strings.Join(r.Scopes, " ")
+		words = append([]string{"any"}, r.Scopes...)
+	default:
+		words = []string{r.Access}
 	}
-	return r.Access
+	return strings.Join(slices.Concat(words, r.User), " ")
 }
 
 func (r *Row) grants() string {

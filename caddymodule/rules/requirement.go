@@ -46,18 +46,34 @@ func (h Hierarchy) Of(rule *validator.Rule) Requirement {
 		return Never
 	case rule.Access == validator.AccessPublic:
 		return Open
-	case rule.Access == validator.AccessAny:
+	}
+	var r Requirement
+	if rule.Access == validator.AccessAny {
 		var group oauth.ScopeSet
 		for _, scope := range rule.Scopes {
 			group = group.Union(h[scope])
 		}
-		return Requirement{groups: []oauth.ScopeSet{group}}
+		r.groups = append(r.groups, group)
+	} else {
+		for _, scope := range rule.Scopes {
+			r.groups = append(r.groups, h[scope])
+		}
 	}
-	var r Requirement
-	for _, scope := range rule.Scopes {
-		r.groups = append(r.groups, h[scope])
+	// What is asked of the user stands among scopes as CLAIM=VALUE, which no scope is
+	// called: what holds of one holds of the other.
+	for _, required := range rule.User {
+		r.groups = append(r.groups, required.Alternatives())
 	}
 	return r.simplified()
+}
+
+// ofUser reports whether the group is about the user, and no scope.
+func ofUser(group oauth.ScopeSet) bool { return len(group) > 0 && oauth.IsUserRequirement(group[0]) }
+
+// OfScopes returns what scopes must be granted for, whoever the user is.
+func (r Requirement) OfScopes() Requirement {
+	r.groups = slices.DeleteFunc(slices.Clone(r.groups), ofUser)
+	return r
 }
 
 // simplified leaves out groups that another one implies.
@@ -77,7 +93,7 @@ func (r Requirement) simplified() Requirement {
 // scope is needed, or none helps.
 func (r Requirement) Groups() [][]string {
 	var groups [][]string
-	for _, group := range r.groups {
+	for _, group := range r.OfScopes().groups {
 		groups = append(groups, group)
 	}
 	return groups

@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"github.com/caddy-scope/caddy-scope/caddymodule/explain"
+	"github.com/caddy-scope/caddy-scope/oauth"
 )
 
 // Case is a request and what is expected of it.
@@ -26,9 +27,10 @@ type Case struct {
 	Client string // whose token it is; empty: the first of the configuration
 	Anyone bool   // without a token
 	Scopes []string
-	Tool   string // of an MCP server that is called; empty: none
-	Origin string // of a browser; empty: none
-	For    string // method that a CORS preflight asks for; empty: it is none
+	User   []string // what the user has, as CLAIM=VALUE,VALUE
+	Tool   string   // of an MCP server that is called; empty: none
+	Origin string   // of a browser; empty: none
+	For    string   // method that a CORS preflight asks for; empty: it is none
 
 	Want Expectation
 }
@@ -65,6 +67,7 @@ func (e Expectation) String() string {
 //	METHOD PATH [on HOST] [as CLIENT] [with SCOPE... | with no scope | without token]
 //	            [calling TOOL] [from ORIGIN [for METHOD]] -> EXPECTATION
 //
+// Behind the scopes, or no scope, may stand what the user has: CLAIM=VALUE...
 // A request is without a token unless the line says otherwise. EXPECTATION is
 // allow, refuse, a status with or without an error code, or an outcome of
 // `caddy oauth explain`. A # at the beginning of a word begins a comment. name
@@ -153,7 +156,10 @@ func (c *Case) set(word string, values []string) error {
 	case word == "with" && len(values) == 0:
 		return errors.New("with: the scopes of the token are missing; write with no scope for a token without any")
 	case word == "with":
-		if c.Anyone = false; !slices.Equal(values, []string{"no", "scope"}) {
+		c.Anyone = false
+		c.User = slices.DeleteFunc(slices.Clone(values), func(v string) bool { return !oauth.IsUserRequirement(v) })
+		values = slices.DeleteFunc(slices.Clone(values), oauth.IsUserRequirement)
+		if !slices.Equal(values, []string{"no", "scope"}) {
 			c.Scopes = values
 		}
 	}
@@ -229,6 +235,9 @@ func became(told *explain.Explanation, status int, code string) string {
 	}
 	if len(told.Missed) > 0 {
 		text += ", missing " + strings.Join(told.Missed, " ")
+	}
+	if len(told.MissedOfUser) > 0 {
+		text += ", of the user " + strings.Join(told.MissedOfUser, " ")
 	}
 	if told.Outcome == explain.NotGated && told.Handler != "" {
 		text += ": no gate stands before " + told.Handler
