@@ -39,13 +39,17 @@ func TestRevocationReachesEveryNodeSoon(t *testing.T) {
 		noted(t, "R-07", how+", revocations", revocations)
 		noted(t, "R-07", how+", nodes that are asked", len(refused)/revocations)
 		noted(t, "R-07", how+", CPU in use", fmt.Sprintf("%.0f %%", 100*end()))
-		atMost(t, "R-07", how+", refused elsewhere after, median", quantile(refused, 0.5), median)
-		atMost(t, "R-07", how+", refused elsewhere after, p99", quantile(refused, 0.99), p99)
+		if p99 == 0 { // the bound is all that is asked for
+			noted(t, "R-07", how+", refused elsewhere after, median", quantile(refused, 0.5))
+			noted(t, "R-07", how+", refused elsewhere after, p99", quantile(refused, 0.99))
+		} else {
+			atMost(t, "R-07", how+", refused elsewhere after, median", quantile(refused, 0.5), median)
+			atMost(t, "R-07", how+", refused elsewhere after, p99", quantile(refused, 0.99), p99)
+		}
 		atMost(t, "R-07", how+", last admitted elsewhere after, slowest", quantile(admitted, 1), bound)
 	}
-	const never = time.Minute // nothing is asked of how soon
 	measure("at 30 % load", 0.3, users[:1], pick(40, 1000), pick(300*time.Millisecond, 10*time.Millisecond), pick(bound, 100*time.Millisecond))
-	measure("at full load", 1, users, pick(20, 1000), never, never)
+	measure("at full load", 1, users, pick(20, 1000), 0, 0)
 	silence(t, c.Postgres)
 	measure("without NOTIFY", 0.3, users, pick(40, 1000), pick(bound, pollEvery), pick(bound, pollEvery+100*time.Millisecond))
 }
