@@ -131,16 +131,18 @@ func (db *DB) configure(pc *pgxpool.Config, cfg Config) {
 
 // planOnce has the server keep the plan of each statement. All of them look rows
 // up by their keys, whatever the arguments; left to itself, the server planned
-// the exchange of a code anew each time, for longer than the exchange took. A
-// statement, not a parameter of the connection: poolers refuse those that they
-// do not know. A server that does not know it goes without.
+// the exchange of a code anew each time, for longer than the exchange took. A plan
+// is made for the table that will be: one of a few rows would be read as a whole,
+// and still be when it has grown. A statement, not parameters of the connection:
+// poolers refuse those that they do not know. A server that does not know it goes
+// without.
 func (db *DB) planOnce(ctx context.Context, conn *pgx.Conn) error {
 	if db.pooled.Load() { // nothing is prepared
 		return nil
 	}
-	_, err := conn.Exec(ctx, `SET plan_cache_mode = force_generic_plan`)
+	_, err := conn.Exec(ctx, `SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; SET jit = off`)
 	if conn.IsClosed() {
-		return fmt.Errorf("set plan_cache_mode: %w", err)
+		return fmt.Errorf("set how statements are planned: %w", err)
 	}
 	return nil
 }

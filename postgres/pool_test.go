@@ -63,3 +63,26 @@ func TestStatementsArePlannedOnce(t *testing.T) {
 		t.Error("the plan of a redemption is not kept")
 	}
 }
+
+// TestGrowingTableIsNotReadWhole: a plan that is made while a table has a few
+// rows stays until the server next looks at the table, which takes a minute. In
+// that minute of a new deployment every refresh read all sessions there were.
+func TestGrowingTableIsNotReadWhole(t *testing.T) {
+	t.Parallel()
+	s := newScene(t)
+	session := s.session("jobs:read")
+	for counter := range int64(2) { // planned by now
+		_, err := s.rotate(session.ID, counter, time.Minute)
+		s.must(err)
+	}
+	s.exec(`INSERT INTO gpt_sessions (user_id, client_id, expires_at) SELECT 'user-' || i, 'app', now() + interval '1 hour' FROM generate_series(1, 3000) i`)
+	s.exec(`CREATE TABLE seen (rows bigint)`)
+	s.exec(`CREATE FUNCTION note_rows() RETURNS trigger LANGUAGE plpgsql AS $$
+		BEGIN INSERT INTO public.seen VALUES (pg_stat_get_xact_tuples_returned('public.gpt_sessions'::regclass)); RETURN NEW; END $$`)
+	s.exec(`CREATE TRIGGER note_rows BEFORE UPDATE ON gpt_sessions FOR EACH ROW EXECUTE FUNCTION note_rows()`)
+	_, err := s.rotate(session.ID, 2, time.Minute)
+	s.must(err)
+	if n := s.count(`SELECT max(rows)::int FROM seen`); n > 100 {
+		t.Errorf("a refresh read %d rows", n)
+	}
+}
