@@ -13,10 +13,13 @@ import (
 )
 
 // appColumns follow sessionColumns. What a session did is summed up row by row,
-// so that what is read grows with what the user has and not with the tables.
+// so that what is read grows with what the user has and not with the tables. The
+// day is no condition: it would choose another index, and days that are over are
+// removed within the minute.
 const appColumns = sessionColumns + `, coalesce(consent_address, ''), coalesce(consent_agent, ''), coalesce(client_address, ''), coalesce(client_agent, ''), calls_since,
-	(SELECT coalesce(jsonb_object_agg(scope, calls), '{}') FROM (SELECT c.scope, sum(c.calls) AS calls FROM {s}.gpt_session_calls c
-		WHERE c.session_id = gpt_sessions.id AND c.day > ` + firstDay + ` GROUP BY c.scope) AS used)`
+	(SELECT coalesce(jsonb_object_agg(scope, calls) FILTER (WHERE calls IS NOT NULL), '{}') FROM (
+		SELECT c.scope, sum(c.calls) FILTER (WHERE c.day > ` + firstDay + `) AS calls FROM {s}.gpt_session_calls c
+		WHERE c.session_id = gpt_sessions.id GROUP BY c.scope) AS used)`
 
 func scanApp(row pgx.Row) (app issuer.ConnectedApp, err error) {
 	var calls []byte

@@ -70,12 +70,12 @@ func (r *SessionReader) read(ctx context.Context, id uuid.UUID) (sessionState, e
 	return r.trips.join(ctx, id)
 }
 
-// readSessionsSQL has a row even if there is no such session, which tells who
-// answers.
+// readSessionsSQL has a row for every id, also if there is no such session: it
+// tells who answers. LIMIT keeps it from reading a small table as a whole.
 const readSessionsSQL = `SELECT ` + takesWrites + `, ` + startedSQL + `, id, user_id, client_id, array_to_string(scopes, ' '), ` + live + `, revoked_at IS NOT NULL,
 	(extract(epoch FROM least(expires_at, idle_expires_at, clock_timestamp() + interval '1 day') - clock_timestamp()) * 1000)::bigint,
 	(SELECT u.claims::text FROM {s}.gpt_users u WHERE u.id = user_id AND u.claims <> '{}')
-	FROM (VALUES (0)) AS always LEFT JOIN {s}.gpt_sessions ON id = ANY($1)`
+	FROM unnest($1::uuid[]) AS asked LEFT JOIN LATERAL (SELECT * FROM {s}.gpt_sessions WHERE id = asked LIMIT 1) AS session ON true`
 
 // readAll answers every read of the batch.
 func (r *SessionReader) readAll(ctx context.Context, batch []*sessionRead) {
@@ -123,7 +123,7 @@ func (r *SessionReader) readRow(raw [][]byte, sent time.Time, found map[uuid.UUI
 		return errReadOnly
 	}
 	if raw[2] == nil {
-		return nil // none of these sessions is there
+		return nil // there is no such session
 	}
 	if len(raw[2]) != 16 || len(raw[6]) != 1 || len(raw[7]) != 1 || len(raw[8]) != 8 {
 		return errUnexpectedRow

@@ -106,8 +106,9 @@ func (u *Upkeep) Flush(ctx context.Context) error {
 		err := u.db.write(ctx, "write last_active", func(ctx context.Context, conn *pgxpool.Conn) error {
 			_, err := conn.Exec(ctx, u.db.sql(`
 				UPDATE {s}.gpt_sessions s SET last_active = clock_timestamp()
-				FROM (SELECT id FROM {s}.gpt_sessions WHERE id = ANY($1) AND revoked_at IS NULL AND last_active < clock_timestamp() - interval '30 seconds'
-					FOR NO KEY UPDATE SKIP LOCKED) t WHERE s.id = t.id`), pending[:n])
+				FROM (SELECT id FROM unnest($1::uuid[]) AS seen JOIN {s}.gpt_sessions a ON a.id = seen
+					WHERE revoked_at IS NULL AND last_active < clock_timestamp() - interval '30 seconds'
+					FOR NO KEY UPDATE OF a SKIP LOCKED) t WHERE s.id = t.id`), pending[:n])
 			return err
 		})
 		if err != nil {
