@@ -2,7 +2,7 @@ GO ?= go
 FUZZTIME ?= 20s
 SHARE ?= 1
 
-.PHONY: help run login build test lint fuzz bench performance chaos reliability xcaddy deps
+.PHONY: help run login build test lint fuzz bench scale performance chaos reliability xcaddy deps
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -40,7 +40,10 @@ chaos: ## what a deployment does when its parts fail, about an hour, best as roo
 reliability: ## the figures of docs/reliability.md, from artifacts/chaos.jsonl
 	$(GO) test -count=1 ./e2e/chaos -results $(CURDIR)/artifacts/chaos.jsonl -document $(CURDIR)/docs/reliability.md
 
-performance: ## tables and plots of docs/performance.md, from docs/performance.json
+scale: ## what ten million sessions cost, about half an hour, 25 GB of disk; results in artifacts/scale.json
+	$(GO) run ./bench -rows 10000,10000000 -out artifacts/scale.json
+
+performance: ## tables and plots of docs/performance.md and docs/scaling.md, from docs/performance.json and docs/scale.json
 	$(GO) run ./bench -draw docs -out docs/performance.json
 
 xcaddy: ## that xcaddy builds this checkout

@@ -21,7 +21,7 @@ func (p *proxy) startCaddy() (err error) {
 		return err
 	}
 	one, err := start(p.scene.caddy, []string{
-		"DATABASE_URL=" + p.scene.database.DSN(), "SIGNING_KEY=" + p.scene.signingKey,
+		"DATABASE_URL=" + p.scene.dsn, "SIGNING_KEY=" + p.scene.signingKey,
 		"OAUTH_SECRET=0123456789abcdef0123456789abcdef0123456789abcdef",
 	}, "run", "--config", config, "--adapter", "caddyfile")
 	if err != nil {

@@ -14,11 +14,12 @@
 //	jwt_service.go     who answers nginx's auth_request
 //	gate.go            the gate: closed loop and open loop
 //	token_endpoint.go  the token endpoint beside pgbench; pgbench.go, endpoint_cpu.go
+//	scale.go           how cost grows with the tables; scale_fill.go, scale_works.go, scale_cost.go
 //	load.go            the load generator
 //	process.go         CPU time and memory of a process, from /proc
 //	statistics.go      medians and their bounds
 //	results.go         the results file
-//	report.go, plot.go the tables and plots, drawn from the results file
+//	report.go, plot.go the tables and plots, drawn from the results files; scale_report.go, scale_example.go
 //	caddy/             the Caddy that is measured: ours, and a gate without a cache
 //
 // It runs on Linux, with Debian's nginx and PostgreSQL's pgbench installed.

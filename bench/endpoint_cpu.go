@@ -16,7 +16,7 @@ func (t *tokenEndpoint) cpuTimes() (c cpuTimes, err error) {
 	if c.gateway, err = t.proxy.cpuTime(); err != nil {
 		return c, err
 	}
-	if c.postgres, err = t.postgresCPU(); err != nil {
+	if c.postgres, err = postgresCPU(t.postmaster); err != nil {
 		return c, err
 	}
 	var usage syscall.Rusage
@@ -29,8 +29,8 @@ func (t *tokenEndpoint) cpuTimes() (c cpuTimes, err error) {
 
 // postgresCPU is the time of the server and of all its backends, also of those
 // that have ended.
-func (t *tokenEndpoint) postgresCPU() (total time.Duration, err error) {
-	pids, err := withChildren(t.postmaster)
+func postgresCPU(postmaster int) (total time.Duration, err error) {
+	pids, err := withChildren(postmaster)
 	if err != nil {
 		return 0, err
 	}

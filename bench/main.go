@@ -24,6 +24,9 @@ type options struct {
 	profile  string
 	endpoint bool
 	draw     string
+	rows     string
+	data     string
+	fill     bool
 }
 
 func main() {
@@ -41,6 +44,9 @@ func main() {
 	flag.BoolVar(&o.endpoint, "endpoint-only", false, "measure the token endpoint alone")
 	flag.StringVar(&o.profile, "profile", "", "directory for one CPU profile of each Caddy, taken after the rounds; empty: none")
 	flag.StringVar(&o.draw, "draw", "", "measure nothing: draw the tables and plots of -out into this directory")
+	flag.StringVar(&o.rows, "rows", "", "measure how cost grows with the tables, of two sizes such as 10000,10000000, and nothing else")
+	flag.StringVar(&o.data, "data", "", "with -rows: directory where the filled tables are kept for the next run; empty: nowhere")
+	flag.BoolVar(&o.fill, "fill", false, "with -rows and -data: fill the tables and measure nothing")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -59,8 +65,11 @@ func exit(err error) {
 }
 
 func run(ctx context.Context, o options) error {
+	if o.rows != "" {
+		return runScale(ctx, o)
+	}
 	// 1. What the scenarios share.
-	s, err := newScene(ctx, o.tokens)
+	s, err := newScene(ctx, sceneConfig{sessions: o.tokens})
 	if err != nil {
 		return err
 	}
@@ -68,26 +77,26 @@ func run(ctx context.Context, o options) error {
 	if err := s.buildCaddy(ctx); err != nil {
 		return err
 	}
-	results := newResults(ctx, s, o)
-	if earlier, err := readResults(o.out); err == nil && o.endpoint {
-		results = earlier // of the gate
+	measured := newResults(ctx, s, o)
+	if earlier, err := readResults[results](o.out); err == nil && o.endpoint {
+		measured = earlier // of the gate
 	}
 
 	// 2. The gate: one proxy for each scenario, all of them idle until their
 	// turn comes.
 	if !o.endpoint {
-		if err := measureGate(ctx, o, s, results); err != nil {
+		if err := measureGate(ctx, o, s, measured); err != nil {
 			return err
 		}
 	}
 	// 3. The token endpoint.
 	if o.only == "" {
-		if results.TokenEndpoint, err = measureTokenEndpoint(ctx, o, s); err != nil {
+		if measured.TokenEndpoint, err = measureTokenEndpoint(ctx, o, s); err != nil {
 			return fmt.Errorf("token endpoint: %w", err)
 		}
 	}
-	results.print(os.Stdout)
-	return results.write(o.out)
+	measured.print(os.Stdout)
+	return writeJSON(o.out, measured)
 }
 
 // buildCaddy builds the binary that every Caddy scenario uses.

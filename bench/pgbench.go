@@ -55,9 +55,6 @@ func (t *tokenEndpoint) pgbenchRefresh(ctx context.Context, sessions int) (endpo
 	if _, err := t.conn.Exec(ctx, `UPDATE gpt_sessions SET rt_counter = 0, rt_previous = NULL, rt_rotation = NULL, rotated_at = NULL WHERE user_id LIKE 'pgbench-%'`); err != nil {
 		return endpointLoad{}, err
 	}
-	if _, err := t.conn.Exec(ctx, `VACUUM ANALYZE gpt_sessions`); err != nil {
-		return endpointLoad{}, err
-	}
 	script := fmt.Sprintf("\\set n :n + 1\n\\set session :client_id * %[1]d + :n %% %[1]d\n\\set counter :n / %[1]d\n%[2]s;\n", sessions/databaseConns,
 		withArguments(t.rotate, pgbenchSession, ":client", ":counter", ":grace", ":idle", ":access", ":address", ":request", ":agent", "NULL", "NULL"))
 	return t.pgbench(ctx, script, 0, "-T", strconv.Itoa(int(endpointDuration.Seconds())),
@@ -87,11 +84,11 @@ func (t *tokenEndpoint) pgbench(ctx context.Context, script string, want int, ar
 	if err := os.WriteFile(file, []byte(script), 0o600); err != nil {
 		return endpointLoad{}, err
 	}
-	before, err := t.postgresCPU()
+	before, err := postgresCPU(t.postmaster)
 	if err != nil {
 		return endpointLoad{}, err
 	}
-	cmd := exec.CommandContext(ctx, pgbenchPath(), append(arguments, "-D", "n=-1", "-D", "address=127.0.0.1", "-D", "request="+uuid.NewString(), "-D", "agent=bench", "-n", "-M", "prepared", "-c", strconv.Itoa(databaseConns), "-j", "2", "-f", file, t.scene.database.DSN())...)
+	cmd := exec.CommandContext(ctx, pgbenchPath(), append(arguments, "-D", "n=-1", "-D", "address=127.0.0.1", "-D", "request="+uuid.NewString(), "-D", "agent=bench", "-n", "-M", "prepared", "-c", strconv.Itoa(databaseConns), "-j", "2", "-f", file, t.scene.dsn)...)
 	out, err := cmd.CombinedOutput()
 	tps, processed, failed := tpsLine.FindSubmatch(out), processedLine.FindSubmatch(out), failedLine.FindSubmatch(out)
 	if err != nil || tps == nil || processed == nil || failed != nil && !bytes.Equal(failed[1], []byte("0")) {
@@ -101,7 +98,7 @@ func (t *tokenEndpoint) pgbench(ctx context.Context, script string, want int, ar
 	if err != nil || count == 0 || want > 0 && count != want {
 		return endpointLoad{}, fmt.Errorf("pgbench: %d transactions instead of %d", count, want)
 	}
-	after, err := t.postgresCPU()
+	after, err := postgresCPU(t.postmaster)
 	if err != nil {
 		return endpointLoad{}, err
 	}

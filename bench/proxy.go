@@ -100,7 +100,11 @@ func (p *proxy) issuer() string { return "http://" + p.address }
 func (p *proxy) makeRequests(sessions []uuid.UUID) ([][]byte, error) {
 	requests := make([][]byte, len(sessions))
 	for i, session := range sessions {
-		token, err := p.minter.token(p.issuer(), session)
+		user := userID
+		if users := p.scene.users; users != nil {
+			user = users[i%len(users)]
+		}
+		token, err := p.minter.token(p.issuer(), session, user)
 		if err != nil {
 			return nil, err
 		}

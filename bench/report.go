@@ -10,21 +10,28 @@ import (
 	"strings"
 )
 
-// The tables stand between these lines of performance.md.
+// The tables stand between these lines of a document.
 const (
-	tablesBegin = "<!-- figures: drawn from performance.json by `make performance` -->\n"
+	tablesBegin = "<!-- figures: drawn from the results file by `make performance` -->\n"
 	tablesEnd   = "<!-- end of figures -->\n"
 )
 
 // draw writes the tables of a results file into performance.md in dir, and the
-// plots beside it.
+// plots beside it; and those of scale.json in dir into scaling.md.
 func draw(resultsFile, dir string) error {
-	r, err := readResults(resultsFile)
+	r, err := readResults[results](resultsFile)
 	if err != nil {
 		return err
 	}
 	drawn, err := r.drawing(dir)
 	if err != nil {
+		return err
+	}
+	scale, err := readResults[scaleResults](filepath.Join(dir, "scale.json"))
+	if err != nil {
+		return err
+	}
+	if drawn["scaling.md"], err = withFigures(dir, "scaling.md", scale.print); err != nil {
 		return err
 	}
 	for name, content := range drawn {
@@ -37,22 +44,28 @@ func draw(resultsFile, dir string) error {
 
 // drawing returns the files that follow from the results, by name.
 func (r *results) drawing(dir string) (map[string][]byte, error) {
-	document, err := os.ReadFile(filepath.Join(dir, "performance.md"))
+	document, err := withFigures(dir, "performance.md", r.print)
+	return map[string][]byte{
+		"performance.md":         document,
+		"performance-cpu.svg":    barChart("CPU of the proxy per request, µs", r.cpuBars()),
+		"performance-ratios.svg": dotChart("CPU per request × plain reverse_proxy, every round", r.ratioRows()),
+	}, err
+}
+
+// withFigures returns the document with figures in their place.
+func withFigures(dir, name string, figures func(io.Writer)) ([]byte, error) {
+	document, err := os.ReadFile(filepath.Join(dir, name))
 	if err != nil {
 		return nil, err
 	}
 	before, rest, begun := bytes.Cut(document, []byte(tablesBegin))
 	_, after, ended := bytes.Cut(rest, []byte(tablesEnd))
 	if !begun || !ended {
-		return nil, errors.New("performance.md has no place for figures")
+		return nil, errors.New(name + " has no place for figures")
 	}
 	var tables bytes.Buffer
-	r.print(&tables)
-	return map[string][]byte{
-		"performance.md":         bytes.Join([][]byte{before, []byte(tablesBegin), tables.Bytes(), []byte(tablesEnd), after}, nil),
-		"performance-cpu.svg":    barChart("CPU of the proxy per request, µs", r.cpuBars()),
-		"performance-ratios.svg": dotChart("CPU per request × plain reverse_proxy, every round", r.ratioRows()),
-	}, nil
+	figures(&tables)
+	return bytes.Join([][]byte{before, []byte(tablesBegin), tables.Bytes(), []byte(tablesEnd), after}, nil), nil
 }
 
 // print writes the tables in Markdown.
@@ -66,7 +79,7 @@ func (r *results) print(w io.Writer) {
 		return
 	}
 	fmt.Fprintf(w, "\n%s. %s, %d virtual CPUs, %s; Go %s, Caddy %s, %s, %s. %d connections; medians of %d rounds, one-sided 95 %% bound in brackets.\n",
-		r.Time.Format("2006-01-02"), r.Machine.CPU, r.Machine.CPUs, r.Machine.System, r.Versions["go"], strings.TrimPrefix(r.Versions["caddy"], "v"),
+		r.Time.Format("2006-01-02"), r.Machine.CPU, r.Machine.CPUs, r.Machine.System, r.Versions["go"], r.Versions["caddy"],
 		r.Versions["postgresql"], r.Versions["nginx"], r.Connections, rounds)
 	r.printClosed(w, fmt.Sprintf("%d tokens", r.Tokens), r.ManyTokens)
 	r.printClosed(w, "One token", r.OneToken)

@@ -8,14 +8,26 @@ import (
 )
 
 // What the document shows is what was measured.
-func TestPerformanceDocumentIsDrawnFromItsResults(t *testing.T) {
+func TestDocumentsAreDrawnFromTheirResults(t *testing.T) {
 	const docs = "../docs"
-	r, err := readResults(filepath.Join(docs, "performance.json"))
+	r, err := readResults[results](filepath.Join(docs, "performance.json"))
 	if err != nil {
 		t.Fatal(err)
 	}
+	for _, name := range []string{"go", "caddy", "postgresql", "nginx"} {
+		if r.Versions[name] == "" {
+			t.Errorf("the results do not say which %s was measured", name)
+		}
+	}
 	drawn, err := r.drawing(docs)
 	if err != nil {
+		t.Fatal(err)
+	}
+	scale, err := readResults[scaleResults](filepath.Join(docs, "scale.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if drawn["scaling.md"], err = withFigures(docs, "scaling.md", scale.print); err != nil {
 		t.Fatal(err)
 	}
 	for name, want := range drawn {

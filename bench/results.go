@@ -3,13 +3,13 @@ package main
 import (
 	"bufio"
 	"context"
+	"debug/buildinfo"
 	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
-	"runtime/debug"
 	"strings"
 	"time"
 )
@@ -43,14 +43,15 @@ func newResults(ctx context.Context, s *scene, o options) *results {
 		Tokens:      o.tokens,
 		Versions: map[string]string{
 			"go":         strings.TrimPrefix(runtime.Version(), "go"),
-			"postgresql": strings.TrimSuffix(firstLine(exec.CommandContext(ctx, pgbenchPath(), "--version")), ")"),
+			"postgresql": strings.Replace(firstLine(exec.CommandContext(ctx, pgbenchPath(), "--version")), "pgbench (PostgreSQL)", "PostgreSQL", 1),
 			"nginx":      strings.TrimPrefix(firstLine(exec.CommandContext(ctx, "nginx", "-v")), "nginx version: "),
 		},
 	}
-	if info, ok := debug.ReadBuildInfo(); ok {
+	// That of the proxies: this binary has no Caddy in it.
+	if info, err := buildinfo.ReadFile(s.caddy); err == nil {
 		for _, module := range info.Deps {
 			if module.Path == "github.com/caddyserver/caddy/v2" {
-				r.Versions["caddy"] = module.Version
+				r.Versions["caddy"] = strings.TrimPrefix(module.Version, "v")
 			}
 		}
 	}
@@ -84,26 +85,27 @@ func cpuModel() string {
 	return "unknown"
 }
 
-func (r *results) write(name string) error {
+// writeJSON writes a results file; no name: none.
+func writeJSON(name string, results any) error {
 	if name == "" {
 		return nil
 	}
 	if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
 		return err
 	}
-	out, err := json.Marshal(r)
+	out, err := json.Marshal(results)
 	if err != nil {
 		return err
 	}
 	return os.WriteFile(name, append(out, '\n'), 0o644)
 }
 
-func readResults(name string) (*results, error) {
+func readResults[R any](name string) (*R, error) {
 	file, err := os.ReadFile(name)
 	if err != nil {
 		return nil, err
 	}
-	r := new(results)
+	r := new(R)
 	if err := json.Unmarshal(file, r); err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}

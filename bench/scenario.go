@@ -103,6 +103,11 @@ var scenarios = []scenario{
 	},
 }
 
+// scenarioOf returns the scenario of that name.
+func scenarioOf(name string) scenario {
+	return scenarios[slices.IndexFunc(scenarios, func(sc scenario) bool { return sc.name == name })]
+}
+
 // selected returns the first scenario and those named, or all.
 func selected(names string) []scenario {
 	if names == "" {

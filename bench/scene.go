@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -12,6 +13,7 @@ import (
 	"encoding/pem"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"os"
@@ -37,18 +39,30 @@ type scene struct {
 	dir        string
 	caddy      string // the binary
 	database   *postgres.Embedded
+	dsn        string // of the database that is used
 	key        *ecdsa.PrivateKey
 	signingKey string // as the word signing_key takes it
 	sessions   []uuid.UUID
+	users      []string // of the sessions; nil: userID
 	upstream   *http.Server
 	address    string // of the upstream
 }
 
-func newScene(ctx context.Context, sessions int) (s *scene, err error) {
+// sceneConfig makes a scene.
+type sceneConfig struct {
+	sessions int
+	// settings of Postgres besides the scene's own.
+	settings map[string]string
+	// data is where Postgres keeps its data when the scene is closed; empty: nowhere.
+	data string
+}
+
+func newScene(ctx context.Context, c sceneConfig) (s *scene, err error) {
 	s = &scene{}
+	started := s // a return that fails sets s
 	defer func() {
 		if err != nil {
-			s.close()
+			started.close()
 		}
 	}()
 	if s.dir, err = os.MkdirTemp("", "caddy-scope-bench"); err != nil {
@@ -58,16 +72,18 @@ func newScene(ctx context.Context, sessions int) (s *scene, err error) {
 	if err := os.Chmod(s.dir, 0o711); err != nil {
 		return nil, err
 	}
-	config := postgres.EmbeddedConfig{DataDir: filepath.Join(s.dir, "postgres"), Ephemeral: true,
+	config := postgres.EmbeddedConfig{DataDir: cmp.Or(c.data, filepath.Join(s.dir, "postgres")), Ephemeral: c.data == "",
 		Settings: map[string]string{
 			"track_activity_query_size": "16384", // whole statements: see token_endpoint.go
 			// Ephemeral is for its watchdog; writes are to cost what they cost.
 			"fsync": "on", "synchronous_commit": "on", "full_page_writes": "on", "shared_buffers": "128MB",
 		}}
+	maps.Copy(config.Settings, c.settings)
 	if s.database, err = postgres.StartEmbedded(ctx, config); err != nil {
 		return nil, err
 	}
-	if err := postgres.Migrate(ctx, postgres.MigrateConfig{DSN: s.database.DSN()}); err != nil {
+	s.dsn = s.database.DSN()
+	if err := postgres.Migrate(ctx, postgres.MigrateConfig{DSN: s.dsn}); err != nil {
 		return nil, err
 	}
 	if err := s.makeKey(); err != nil {
@@ -76,7 +92,7 @@ func newScene(ctx context.Context, sessions int) (s *scene, err error) {
 	if err := s.listen(); err != nil {
 		return nil, err
 	}
-	for range sessions {
+	for range c.sessions {
 		s.sessions = append(s.sessions, uuid.New())
 	}
 	return s, s.insertSessions(ctx)
@@ -113,22 +129,22 @@ type minter struct {
 	header string
 }
 
-func (m *minter) token(issuer string, session uuid.UUID) (string, error) {
+func (m *minter) token(issuer string, session uuid.UUID, user string) (string, error) {
 	now := time.Now().Unix()
 	payload, err := json.Marshal(map[string]any{
-		"iss": issuer, "aud": issuer, "sub": userID, "client_id": clientID, "sid": session.String(), "scope": "jobs:read",
+		"iss": issuer, "aud": issuer, "sub": user, "client_id": clientID, "sid": session.String(), "scope": "jobs:read",
 		"jti": uuid.NewString(), "iat": now, "exp": now + 3600,
 	})
 	return m.Sign(m.header, string(payload)), err
 }
 
 func (s *scene) insertSessions(ctx context.Context) error {
-	conn, err := pgx.Connect(ctx, s.database.DSN())
+	conn, err := pgx.Connect(ctx, s.dsn)
 	if err != nil {
 		return fmt.Errorf("insert sessions: %w", err)
 	}
 	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
-	if _, err := conn.Exec(ctx, `INSERT INTO gpt_clients (client_id) VALUES ($1)`, clientID); err != nil {
+	if _, err := conn.Exec(ctx, `INSERT INTO gpt_clients (client_id) VALUES ($1) ON CONFLICT DO NOTHING`, clientID); err != nil {
 		return fmt.Errorf("insert client: %w", err)
 	}
 	scopes := []string{"jobs:read"}

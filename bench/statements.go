@@ -54,7 +54,7 @@ func (t *tokenEndpoint) learnStatements(ctx context.Context) (err error) {
 
 // whileHeld returns the statement that waits during work for what lock holds.
 func (t *tokenEndpoint) whileHeld(ctx context.Context, lock, argument, like string, work func() error) (statement string, err error) {
-	holder, err := pgx.Connect(ctx, t.scene.database.DSN())
+	holder, err := pgx.Connect(ctx, t.scene.dsn)
 	if err != nil {
 		return "", err
 	}

@@ -10,7 +10,6 @@ import (
 	"net/http"
 	"net/url"
 	"os"
-	"slices"
 	"strconv"
 	"time"
 
@@ -85,33 +84,33 @@ type tokenEndpoint struct {
 	scene      *scene
 	proxy      *proxy
 	conn       *pgx.Conn
-	postmaster int // its process
-	codes      int // made so far
+	postmaster int                   // its process
+	codes      int                   // made so far
+	user       func(code int) string // whom a code is for
 
 	find, lock, redeem, rotate string // the gateway's own statements
 }
 
 func measureTokenEndpoint(ctx context.Context, o options, s *scene) (results *endpointResults, err error) {
-	live := scenarios[slices.IndexFunc(scenarios, func(sc scenario) bool { return sc.name == "live" })]
-	p, err := startProxy(ctx, s, live)
+	p, err := startProxy(ctx, s, scenarioOf("live"))
 	if err != nil {
 		return nil, err
 	}
 	defer p.stop()
-	conn, err := pgx.Connect(ctx, s.database.DSN())
+	t, err := newTokenEndpoint(ctx, s, p)
 	if err != nil {
 		return nil, err
 	}
-	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
-	t := &tokenEndpoint{scene: s, proxy: p, conn: conn}
-	if t.postmaster, err = parentOf(int(conn.PgConn().PID())); err != nil {
-		return nil, err
-	}
+	defer t.close(ctx)
 
 	// 1. Sessions to refresh: as many over HTTP as for pgbench.
-	requests, err := t.refreshRequests(ctx, o.conns)
+	tokens, err := t.refreshTokens(ctx, o.conns, o.conns*sessionsPerConn)
 	if err != nil {
 		return nil, err
+	}
+	requests := make([][][]byte, o.conns)
+	for i, token := range tokens {
+		requests[i%o.conns] = append(requests[i%o.conns], t.refreshRequest(token))
 	}
 	if err := t.insertPgbenchSessions(ctx, o.conns*sessionsPerConn); err != nil {
 		return nil, err
@@ -124,11 +123,14 @@ func measureTokenEndpoint(ctx context.Context, o options, s *scene) (results *en
 	code, refresh := &endpointFigures{Operation: "code exchange"}, &endpointFigures{Operation: "refresh"}
 	for round := range max(5, o.rounds/2) {
 		fmt.Fprintf(os.Stderr, "token endpoint: round %d\n", round+1)
+		if _, err := t.conn.Exec(ctx, `VACUUM ANALYZE gpt_sessions`); err != nil {
+			return nil, err
+		}
 		for _, step := range []struct {
 			into *[]endpointLoad
 			do   func() (endpointLoad, error)
 		}{
-			{&code.Gateway, func() (endpointLoad, error) { return t.exchangeCodes(ctx, o.conns) }},
+			{&code.Gateway, func() (endpointLoad, error) { return t.exchangeCodes(ctx, o.conns, codesPerRound) }},
 			{&code.Pgbench, func() (endpointLoad, error) { return t.pgbenchCodes(ctx) }},
 			{&refresh.Gateway, func() (endpointLoad, error) { return t.refresh(ctx, o.conns, endpointDuration, requests) }},
 			{&refresh.Pgbench, func() (endpointLoad, error) { return t.pgbenchRefresh(ctx, o.conns*sessionsPerConn) }},
@@ -146,7 +148,7 @@ func measureTokenEndpoint(ctx context.Context, o options, s *scene) (results *en
 			return err
 		}), p.writeProfile(ctx, o.profile, "code-exchange", func(duration time.Duration) error {
 			for end := time.Now().Add(duration); time.Now().Before(end); {
-				if _, err := t.exchangeCodes(ctx, o.conns); err != nil {
+				if _, err := t.exchangeCodes(ctx, o.conns, codesPerRound); err != nil {
 					return err
 				}
 			}
@@ -155,6 +157,18 @@ func measureTokenEndpoint(ctx context.Context, o options, s *scene) (results *en
 	}
 	return &endpointResults{time.Now().UTC().Truncate(time.Second), thisMachine(ctx), o.conns, []*endpointFigures{refresh, code}}, err
 }
+
+func newTokenEndpoint(ctx context.Context, s *scene, p *proxy) (*tokenEndpoint, error) {
+	conn, err := pgx.Connect(ctx, s.dsn)
+	if err != nil {
+		return nil, err
+	}
+	t := &tokenEndpoint{scene: s, proxy: p, conn: conn, user: func(code int) string { return "user-" + codeText(code) }}
+	t.postmaster, err = parentOf(int(conn.PgConn().PID()))
+	return t, err
+}
+
+func (t *tokenEndpoint) close(ctx context.Context) { _ = t.conn.Close(context.WithoutCancel(ctx)) }
 
 // load runs work on the gateway and accounts for it.
 func (t *tokenEndpoint) load(work func() (*sample, error)) (load endpointLoad, err error) {
@@ -184,8 +198,8 @@ func micros(total time.Duration, operations int) float64 {
 
 func codeText(n int) string { return "gpt_ac_bench_" + strconv.Itoa(n) }
 
-// makeCodes stores count codes as consent would have, each of a user of its
-// own, and returns the number of the first.
+// makeCodes stores count codes as consent would have, and returns the number of
+// the first.
 func (t *tokenEndpoint) makeCodes(ctx context.Context, count int) (first int, err error) {
 	first = t.codes
 	t.codes += count
@@ -194,11 +208,10 @@ func (t *tokenEndpoint) makeCodes(ctx context.Context, count int) (first int, er
 		logins[i] = uuid.New()
 	}
 	soon, now := time.Now().Add(time.Hour), time.Now()
-	user := func(i int) string { return "user-" + codeText(first+i) }
 	_, err = t.conn.CopyFrom(ctx, pgx.Identifier{"gpt_logins"}, []string{"id", "digest", "user_id", "expires_at"},
 		pgx.CopyFromSlice(count, func(i int) ([]any, error) {
 			digest := sha256.Sum256(logins[i][:])
-			return []any{logins[i], digest[:], user(i), soon}, nil
+			return []any{logins[i], digest[:], t.user(first + i), soon}, nil
 		}))
 	if err != nil {
 		return 0, fmt.Errorf("insert logins: %w", err)
@@ -208,14 +221,14 @@ func (t *tokenEndpoint) makeCodes(ctx context.Context, count int) (first int, er
 		[]string{"code_hash", "request_id", "client_id", "user_id", "login_id", "redirect_uri", "resource", "scopes", "code_challenge", "auth_time", "expires_at"},
 		pgx.CopyFromSlice(count, func(i int) ([]any, error) {
 			digest := sha256.Sum256([]byte(codeText(first + i)))
-			return []any{digest[:], uuid.New(), clientID, user(i), logins[i], redirectURI, t.proxy.issuer(), []string{"jobs:read"},
+			return []any{digest[:], uuid.New(), clientID, t.user(first + i), logins[i], redirectURI, t.proxy.issuer(), []string{"jobs:read"},
 				base64.RawURLEncoding.EncodeToString(challenge[:]), now, soon}, nil
 		}))
 	if err != nil {
 		return 0, fmt.Errorf("insert codes: %w", err)
 	}
 	// Or who plans a statement now would take the tables for small ones.
-	_, err = t.conn.Exec(ctx, `VACUUM ANALYZE gpt_logins, gpt_authorization_codes, gpt_sessions`)
+	_, err = t.conn.Exec(ctx, `VACUUM ANALYZE gpt_logins, gpt_authorization_codes`)
 	return first, err
 }
 
@@ -236,25 +249,24 @@ func (t *tokenEndpoint) refreshRequest(token []byte) []byte {
 	return t.post(url.Values{"grant_type": {"refresh_token"}, "refresh_token": {string(token)}})
 }
 
-// refreshRequests exchanges codes for refresh tokens, sessionsPerConn for each
-// connection, and returns the requests that bring them.
-func (t *tokenEndpoint) refreshRequests(ctx context.Context, conns int) ([][][]byte, error) {
-	first, err := t.makeCodes(ctx, conns*sessionsPerConn)
+// refreshTokens exchanges count codes for refresh tokens.
+func (t *tokenEndpoint) refreshTokens(ctx context.Context, conns, count int) ([][]byte, error) {
+	first, err := t.makeCodes(ctx, count)
 	if err != nil {
 		return nil, err
 	}
-	requests := make([][][]byte, conns)
+	tokens := make([][]byte, count)
 	_, err = onConnections(t.proxy.address, conns, func(c *connection, i int, _ *sample) error {
-		for n := range sessionsPerConn {
-			token, err := refreshTokenOf(c.exchange(t.exchangeRequest(first + i*sessionsPerConn + n)))
+		for n := i; n < count; n += conns {
+			token, err := refreshTokenOf(c.exchange(t.exchangeRequest(first + n)))
 			if err != nil {
 				return err
 			}
-			requests[i] = append(requests[i], t.refreshRequest(token))
+			tokens[n] = bytes.Clone(token)
 		}
 		return nil
 	})
-	return requests, err
+	return tokens, err
 }
 
 // refreshTokenOf finds the refresh token in an answer without reading the rest:
@@ -272,19 +284,20 @@ func refreshTokenOf(status int, body []byte, err error) ([]byte, error) {
 	return token, nil
 }
 
-func (t *tokenEndpoint) exchangeCodes(ctx context.Context, conns int) (endpointLoad, error) {
-	first, err := t.makeCodes(ctx, codesPerRound)
+// exchangeCodes redeems count new codes.
+func (t *tokenEndpoint) exchangeCodes(ctx context.Context, conns, count int) (endpointLoad, error) {
+	first, err := t.makeCodes(ctx, count)
 	if err != nil {
 		return endpointLoad{}, err
 	}
-	requests := make([][]byte, codesPerRound)
+	requests := make([][]byte, count)
 	for i := range requests {
 		requests[i] = t.exchangeRequest(first + i)
 	}
 	return t.load(func() (*sample, error) {
 		loaded, err := closedLoop(ctx, t.proxy.address, conns, time.Minute, once(requests))
-		if err == nil && (loaded.Requests < codesPerRound || loaded.Errors > 0) {
-			err = fmt.Errorf("%d of %d codes were not exchanged", codesPerRound-loaded.Requests+loaded.Errors, codesPerRound)
+		if err == nil && (loaded.Requests < count || loaded.Errors > 0) {
+			err = fmt.Errorf("%d of %d codes were not exchanged", count-loaded.Requests+loaded.Errors, count)
 		}
 		return loaded, err
 	})
