@@ -2,6 +2,8 @@ package caddymodule
 
 import (
 	goflag "flag"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -74,5 +76,21 @@ func TestDoctorTellsWhatItCannotKnow(t *testing.T) {
 				t.Errorf("%v, want %q\n%s", err, c.says, out)
 			}
 		})
+	}
+}
+
+// DOC-06: the doctor asks nobody, not even the app whose users sign in here.
+func TestDoctorAsksNobody(t *testing.T) {
+	asked := make(chan string, 100)
+	app := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { asked <- r.URL.Path }))
+	t.Cleanup(app.Close)
+	login := "login forward " + app.URL + "/whoami {\nuser_header X-User-Id\ncopy_headers User-Agent\nsign_in https://jobs.example.com/login\n}"
+	config := strings.NewReplacer("login password", login, "127.0.0.1:1", strings.TrimPrefix(app.URL, "http://")).Replace(healthy)
+	report, err := diagnosed(t, config)
+	if err != nil {
+		t.Errorf("%v: %+v", err, report.Products)
+	}
+	if len(asked) > 0 {
+		t.Errorf("it asked %d times, first for %s", len(asked), <-asked)
 	}
 }
