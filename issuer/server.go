@@ -240,8 +240,13 @@ func onlyMethods(next http.HandlerFunc, methods ...string) http.HandlerFunc {
 // else's. The endpoints stand at the root of the issuer's origin, also for an
 // issuer with a path: metadata says where they are.
 func Handles(issuer, path string) bool {
-	return path == "/oauth" || strings.HasPrefix(path, "/oauth/") || strings.HasPrefix(path, "/.well-known/oauth-") ||
-		path == oauth.WellKnownOpenIDConfiguration || slices.Contains(openIDConfigurationPaths(issuer), path)
+	switch {
+	case path == "/oauth", strings.HasPrefix(path, "/oauth/"), strings.HasPrefix(path, "/.well-known/oauth-"):
+		return true
+	case strings.Contains(path, oauth.WellKnownOpenIDConfiguration): // rare: every request of the API comes by here
+		return path == oauth.WellKnownOpenIDConfiguration || slices.Contains(openIDConfigurationPaths(issuer), path)
+	}
+	return false
 }
 
 // ServeHTTP answers every path that Handles reports; unknown ones with 404,
