@@ -94,7 +94,7 @@ func makeCodes(ctx context.Context, d *sized, count int) ([]issuer.Digest, error
 	codes := make([]issuer.Digest, count)
 	for i := range codes {
 		codes[i] = newDigest()
-		login, err := d.store.CreateLogin(ctx, newDigest(), d.users[i], time.Hour, issuer.Origin{})
+		login, err := d.store.CreateLogin(ctx, newDigest(), d.users[i], "password", time.Hour, issuer.Origin{})
 		if err != nil {
 			return nil, fmt.Errorf("create login: %w", err)
 		}

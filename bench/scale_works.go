@@ -114,7 +114,7 @@ func storeWorks(inUse int) []*scaleWork {
 			return err
 		})},
 		{name: opLogin, count: inUse / 5, do: each(inUse/5, func(ctx context.Context, d *sized, i int) error {
-			_, err := d.store.CreateLogin(ctx, newDigest(), d.users[i], time.Hour, origin)
+			_, err := d.store.CreateLogin(ctx, newDigest(), d.users[i], "password", time.Hour, origin)
 			return err
 		})},
 		{name: "sign-in at a provider: the user is found, the login made", count: inUse / 5, do: each(inUse/5, func(ctx context.Context, d *sized, i int) error {

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/caddy-scope/caddy-scope/issuer"
+	"github.com/caddy-scope/caddy-scope/postgres"
 )
 
 func userCommand() *cobra.Command {
@@ -55,6 +56,18 @@ func userCommand() *cobra.Command {
 			return users.EnableUser(ctx, name, issuer.Origin{})
 		}),
 	}
+	reset := &cobra.Command{
+		Use: "reset EMAIL", Short: "Prints a link by which a user sets a new password, once", Args: cobra.ExactArgs(1),
+		Long: `
+The password stays as it is until the link is used; then every login of the user
+ends. Give the link to the user in a way that nobody else reads: who has it can
+take the account.`,
+		Example: "  caddy oauth user reset ada@example.com\n  caddy oauth user reset ada@example.com --expires 10m --end-sessions --remove-factors",
+		RunE:    runWithApp(resetPassword),
+	}
+	reset.Flags().Duration("expires", time.Hour, "How long the link works, at most 168h")
+	reset.Flags().Bool("end-sessions", false, "When it is used, end the access of all apps too")
+	reset.Flags().Bool("remove-factors", false, "When it is used, remove the user's passkeys and second factor too: for lost devices")
 	list := &cobra.Command{
 		Use: "list", Short: "Lists the users", Args: cobra.NoArgs,
 		Example: "  caddy oauth user list",
@@ -63,7 +76,7 @@ func userCommand() *cobra.Command {
 	for _, cmd := range []*cobra.Command{add, passwd} {
 		cmd.Flags().Bool("password-stdin", false, "Read the password from standard input")
 	}
-	user.AddCommand(add, passwd, list, disable, enable)
+	user.AddCommand(add, passwd, reset, list, disable, enable)
 	return user
 }
 
@@ -82,18 +95,48 @@ func onUsers(f func(ctx context.Context, cmd *cobra.Command, users issuer.UserSt
 // onNamed is onUsers for a user who may have no address, and then has an id.
 func onNamed(f func(ctx context.Context, cmd *cobra.Command, users issuer.UserStore, name string) error) func(*cobra.Command, []string) error {
 	return runWithApp(func(ctx context.Context, cmd *cobra.Command, app *App, args []string) error {
-		db, err := app.openDatabase(ctx)
-		if err != nil {
+		return withUser(ctx, app, args[0], func(store *postgres.Store) error { return f(ctx, cmd, store, args[0]) })
+	})
+}
+
+// withUser opens the database, and says in its errors what to do about the user.
+func withUser(ctx context.Context, app *App, name string, do func(store *postgres.Store) error) error {
+	db, err := app.openDatabase(ctx)
+	if err != nil {
+		return err
+	}
+	switch err := do(db.store); {
+	case errors.Is(err, issuer.ErrExists):
+		return fmt.Errorf("%s is a user already; to set another password: caddy oauth user passwd %[1]s", name)
+	case errors.Is(err, issuer.ErrNotFound):
+		return fmt.Errorf("%s is not a user, or is disabled; to see who is: caddy oauth user list", name)
+	default:
+		return err
+	}
+}
+
+const longestReset = 7 * 24 * time.Hour
+
+func resetPassword(ctx context.Context, cmd *cobra.Command, app *App, args []string) error {
+	ttl, _ := cmd.Flags().GetDuration("expires")
+	if ttl < time.Minute || ttl > longestReset {
+		return fmt.Errorf("--expires %s: a link works for 1m at least and %s at most", ttl, longestReset)
+	}
+	email, err := issuer.NormalizeEmail(args[0])
+	if err != nil {
+		return fmt.Errorf("%q: %w", args[0], err)
+	}
+	made := issuer.Reset{Email: email}
+	made.EndSessions, _ = cmd.Flags().GetBool("end-sessions")
+	made.RemoveFactors, _ = cmd.Flags().GetBool("remove-factors")
+	return withUser(ctx, app, email, func(store *postgres.Store) error {
+		link, digest := issuer.NewResetLink(app.issuer)
+		if err := store.CreateReset(ctx, digest, made, ttl, issuer.Origin{}); err != nil {
 			return err
 		}
-		switch err := f(ctx, cmd, db.store, args[0]); {
-		case errors.Is(err, issuer.ErrExists):
-			return fmt.Errorf("%s is a user already; to set another password: caddy oauth user passwd %[1]s", args[0])
-		case errors.Is(err, issuer.ErrNotFound):
-			return fmt.Errorf("%s is not a user; to see who is: caddy oauth user list", args[0])
-		default:
-			return err
-		}
+		fmt.Fprintln(cmd.OutOrStdout(), link)
+		fmt.Fprintf(cmd.ErrOrStderr(), "The link works once, until %s.\n", time.Now().Add(ttl).UTC().Format(time.DateTime+" MST"))
+		return nil
 	})
 }
 

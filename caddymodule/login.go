@@ -23,6 +23,10 @@ type PasswordLogin struct {
 	// Passkeys lets users register passkeys at /oauth/account and sign in with them.
 	// The issuer must have a host name: passkeys belong to it. Default: false.
 	Passkeys bool `json:"passkeys,omitempty"`
+	// TOTP is whether users have a second factor, a code from an authenticator app:
+	// "optional", they may set one up at /oauth/account; "required", whoever has none
+	// sets one up when signing in. Default: there is none.
+	TOTP string `json:"totp,omitempty"`
 }
 
 // CaddyModule returns the Caddy module information.
@@ -34,6 +38,7 @@ func (PasswordLogin) CaddyModule() caddy.ModuleInfo {
 //
 //	login password {
 //		passkeys
+//		totp optional|required
 //	}
 func (l *PasswordLogin) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next() // the method
@@ -42,6 +47,7 @@ func (l *PasswordLogin) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	}
 	return parseBlock(d, map[string]word{
 		"passkeys": once(flag(&l.Passkeys)),
+		"totp":     once(oneOf(&l.TOTP, "optional", "required")),
 	})
 }
 
@@ -54,6 +60,12 @@ func (l *PasswordLogin) ConfigureLogin(config *issuer.Config) error {
 		if err := issuer.CheckPasskeys(config.Issuer); err != nil {
 			return fmt.Errorf("login password: %w", err)
 		}
+	}
+	switch mode := issuer.SecondFactorMode(l.TOTP); mode {
+	case issuer.SecondFactorOff, issuer.SecondFactorOptional, issuer.SecondFactorRequired:
+		config.SecondFactor = mode
+	default:
+		return fmt.Errorf("login password: totp: %q is neither optional nor required", l.TOTP)
 	}
 	config.Password, config.Passkeys = true, l.Passkeys
 	return nil

@@ -12,6 +12,7 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -22,6 +23,7 @@ import (
 	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/cdproto/network"
 	"github.com/chromedp/chromedp"
+	"github.com/pquerna/otp/totp"
 
 	"github.com/caddy-scope/caddy-scope/issuer"
 	"github.com/caddy-scope/caddy-scope/issuer/issuertest"
@@ -57,7 +59,7 @@ func newGallery(t *testing.T, config issuer.LookConfig, languages ...string) *ga
 	}
 	g := &gallery{host: issuertest.NewClientHost(t), languages: languages, pages: map[string]*issuertest.Page{}}
 	g.scene = issuertest.New(t, issuertest.SelfRegistration(g.host), issuertest.Passkeys(), issuertest.With(func(c *issuer.Config) {
-		c.OpenID, c.Look, c.SessionLimit = true, look, 3
+		c.OpenID, c.Look, c.SessionLimit, c.SecondFactor = true, look, 3, issuer.SecondFactorOptional
 		c.Methods = []issuer.LoginMethod{{Name: "google", Label: "Google", Provider: nowhere{}}, {Name: "company", Label: "Acme SSO", Provider: nowhere{}}}
 		c.Catalog = galleryCatalog(t)
 		c.Routes = func(string) []issuer.Route {
@@ -181,10 +183,27 @@ func (g *gallery) visit(t *testing.T, language string) {
 	posted("credentials-done", browser.Get("/oauth/account"), "Remove Key ring", nil)
 	shown("credentials-done", g.pages[language+"/credentials-done"].Location())
 
+	posted("enrol", browser.Get("/oauth/account"), "Set up a second factor", nil)
+	enrol := browser.Get("/oauth/account").Press("Set up a second factor")
+	code := func(code string) func(url.Values) { return func(form url.Values) { form.Set("code", code) } }
+	posted("enrol-wrong", enrol, "Turn it on", code("none"))
+	secret := strings.ReplaceAll(regexp.MustCompile(`(?:[A-Z2-7]{4} ){7}[A-Z2-7]{4}`).FindString(enrol.Text()), " ", "")
+	now, err := totp.GenerateCode(secret, scene.Clock.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	posted("recovery", enrol, "Turn it on", code(now))
+	shown("credentials-factor", "/oauth/account")
+	right := func(form url.Values) { form.Set("email", issuertest.Email); form.Set("password", issuertest.Password) }
+	again := browser.Get(ask(issuertest.Confidential, issuertest.Set("prompt", "login")))
+	posted("code", again, "Sign in", right)
+	posted("code-wrong", again.Press("Sign in", "email", issuertest.Email, "password", issuertest.Password), "Continue", code("none"))
+	scene.SQL(t, "DELETE FROM gpt_second_factors")
+
 	query, verifier := scene.Authorization(issuertest.Public)
 	browser.Header.Set("User-Agent", "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0")
-	code := browser.Get("/oauth/authorize?" + query.Encode()).Allow().Code()
-	scene.Redeem(t, issuertest.Public, code, url.Values{"code_verifier": {verifier}})
+	granted := browser.Get("/oauth/authorize?" + query.Encode()).Allow().Code()
+	scene.Redeem(t, issuertest.Public, granted, url.Values{"code_verifier": {verifier}})
 	shown("consent-loopback", ask(issuertest.Public))
 	shown("consent-more", ask(issuertest.Public, everything))
 
@@ -227,6 +246,18 @@ func (g *gallery) visit(t *testing.T, language string) {
 	shown("end-session", "/oauth/end_session")
 	posted("signed-in-still", browser.Get("/oauth/end_session"), "Stay signed in", nil)
 	posted("signed-out", browser.Get("/oauth/apps"), "Not you? Sign out", nil)
+	link, digest := issuer.NewResetLink(scene.URL)
+	if err := scene.Store.CreateReset(t.Context(), digest, issuer.Reset{Email: issuertest.Email, EndSessions: true, RemoveFactors: true}, time.Hour, issuer.Origin{}); err != nil {
+		t.Fatal(err)
+	}
+	shown("reset", link)
+	choose := func(form url.Values) {
+		form.Set("password", issuertest.Password)
+		form.Set("again", issuertest.Password)
+	}
+	posted("reset-wrong", browser.Get(link), "Change the password", func(form url.Values) { form.Set("again", "x") })
+	posted("reset-done", browser.Get(link), "Change the password", choose)
+	shown("error-reset", link)
 	for _, name := range []string{"consent", "consent-more", "apps", "credentials"} {
 		opened := *g.pages[language+"/"+name]
 		opened.Body = strings.ReplaceAll(opened.Body, "<details", "<details open")

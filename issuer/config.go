@@ -142,6 +142,9 @@ type Config struct {
 	// Passkeys lets the users of `login password` sign in with passkeys, and keep
 	// them at /oauth/account. The issuer must have a host name.
 	Passkeys bool
+	// SecondFactor is whether the users of `login password` have a second factor,
+	// codes by time (RFC 6238). Who signs in with a passkey has shown two.
+	SecondFactor SecondFactorMode
 	// Methods are the other ways to sign in. Without any, and without Password,
 	// nobody can sign in.
 	Methods []LoginMethod

@@ -27,7 +27,9 @@ const (
 )
 
 // managesCredentials reports whether there is anything for users to manage.
-func (s *Server) managesCredentials() bool { return s.passkeys != nil }
+func (s *Server) managesCredentials() bool {
+	return s.passkeys != nil || s.cfg.SecondFactor != SecondFactorOff
+}
 
 // handleCredentials answers GET /oauth/account: what the user signs in with.
 func (s *Server) handleCredentials(w http.ResponseWriter, r *http.Request) {
@@ -58,7 +60,9 @@ func (s *Server) recentLogin(w http.ResponseWriter, r *http.Request) (signedIn, 
 
 // ownMethod reports whether it is a way to sign in whose credentials are kept
 // here.
-func ownMethod(method string) bool { return method == passwordMethod || method == PasskeyMethod }
+func ownMethod(method string) bool {
+	return method == passwordMethod || method == otpMethod || method == PasskeyMethod
+}
 
 // credentialsView is what the page shows.
 type credentialsView struct {
@@ -67,10 +71,20 @@ type credentialsView struct {
 	Request               string // none: signing out leads nowhere
 	Notice                template.HTML
 	Problem               string
+	Manages               bool // passkeys are on
 	Passkeys              []passkeyLine
 	New                   *passkeyForm // nil: there is no room for another
 	NewName               string
+	Factor                *factorView // nil: the user has no second factor
+	Offered               bool        // the user may set one up
 	Apps                  string
+}
+
+// factorView is the second factor of the user.
+type factorView struct {
+	Since     moment
+	Codes     int // recovery codes that are left
+	Removable bool
 }
 
 // passkeyLine is one passkey.
@@ -82,16 +96,43 @@ type passkeyLine struct {
 }
 
 func (s *Server) showCredentials(w http.ResponseWriter, r *http.Request, login signedIn, problem string) {
-	words, now := s.words(r), s.cfg.Now()
 	view := credentialsView{
 		User: login.Name, Action: s.pageAddress(r, accountPath, nil), Token: formToken(login.cookie, credentialsPurpose, ""),
 		SignOut: s.pageAddress(r, logoutPath, nil), SignOutToken: formToken(login.cookie, logoutPurpose, ""),
 		Notice: s.openNotice(r, login), Problem: problem, Apps: s.pageAddress(r, appsPath, nil),
 	}
+	err := s.viewPasskeys(w, r, login, &view)
+	if err == nil {
+		err = s.viewFactor(r, login, &view)
+	}
+	if err != nil {
+		s.unavailablePage(w, r, "show credentials", err)
+		return
+	}
+	s.writePage(w, r, http.StatusOK, credentialsPage, view)
+}
+
+func (s *Server) viewFactor(r *http.Request, login signedIn, view *credentialsView) error {
+	if s.cfg.SecondFactor == SecondFactorOff {
+		return nil
+	}
+	factor, err := s.cfg.Store.FindSecondFactor(r.Context(), login.UserID)
+	if errors.Is(err, ErrNotFound) {
+		view.Offered = true
+		return nil
+	}
+	view.Factor = &factorView{Since: s.words(r).moment(factor.CreatedAt, s.cfg.Now()), Codes: factor.RecoveryCodes, Removable: s.cfg.SecondFactor == SecondFactorOptional}
+	return err
+}
+
+func (s *Server) viewPasskeys(w http.ResponseWriter, r *http.Request, login signedIn, view *credentialsView) error {
+	if view.Manages = s.passkeys != nil; !view.Manages {
+		return nil
+	}
+	words, now := s.words(r), s.cfg.Now()
 	passkeys, err := s.cfg.Store.Passkeys(r.Context(), login.UserID)
 	if err != nil {
-		s.unavailablePage(w, r, "list passkeys", err)
-		return
+		return err
 	}
 	for _, p := range passkeys {
 		line := passkeyLine{ID: p.ID, Name: cleanText(p.Name), Added: words.moment(p.CreatedAt, now), Unused: p.LastUsed.IsZero(), Synced: p.BackedUp}
@@ -102,13 +143,12 @@ func (s *Server) showCredentials(w http.ResponseWriter, r *http.Request, login s
 	}
 	if len(passkeys) < maxPasskeys {
 		if view.New, err = s.offerPasskey(s.browserDigest(w, r), newPasskeyUser(login.UserID, login.Name, passkeys...)); err != nil {
-			s.unavailablePage(w, r, "list passkeys", err)
-			return
+			return err
 		}
 		view.New.Action = view.Action
 		view.NewName = words.passkeyName(r, passkeys)
 	}
-	s.writePage(w, r, http.StatusOK, credentialsPage, view)
+	return nil
 }
 
 // passkeyName proposes a name that tells the device, and the passkey from the
@@ -142,6 +182,12 @@ func (s *Server) changeCredentials(w http.ResponseWriter, r *http.Request, form 
 	var err error
 	name := cleanText(form.Get("name"))
 	switch {
+	case s.cfg.SecondFactor != SecondFactorOff && (form.Has("factor") || form.Has("enrolment")):
+		s.changeFactor(w, r, login, form)
+		return
+	case s.passkeys == nil:
+		s.errorWords(w, r, http.StatusBadRequest, "broken")
+		return
 	case form.Has("credential"):
 		done, err = s.addPasskey(r, login, form)
 	case form.Has("rename") && name == "":
@@ -173,6 +219,46 @@ func (s *Server) changeCredentials(w http.ResponseWriter, r *http.Request, form 
 		s.audit(r, "credentials changed", zap.String("user_id", login.UserID), zap.String("what", done.Key))
 	}
 	s.leave(w, s.pageAddress(r, credentialsPath, url.Values{"done": {s.sealNotice(login, done)}}))
+}
+
+// changeFactor answers {enrolment, code}, or {factor}, which is add, codes or remove.
+func (s *Server) changeFactor(w http.ResponseWriter, r *http.Request, login signedIn, form url.Values) {
+	page := enrolForm{Action: s.pageAddress(r, accountPath, nil), Token: form.Get("csrf")}
+	var codes []string
+	var done string
+	var err error
+	switch action := form.Get("factor"); {
+	case form.Has("enrolment"):
+		codes, err = s.enrol(r, login.UserID, form, sha256.Sum256([]byte(login.cookie)))
+		if errors.Is(err, errCode) {
+			page.Enrolment, page.Problem = form.Get("enrolment"), s.words(r).text("code.wrong")
+			err = s.showEnrolment(w, r, page, login.UserID, login.Name)
+		}
+	case action == "add":
+		err = s.showEnrolment(w, r, page, login.UserID, login.Name)
+	case action == "codes":
+		var digests []Digest
+		codes, digests = newRecoveryCodes(login.UserID)
+		err = s.cfg.Store.SetRecoveryCodes(r.Context(), login.UserID, digests, s.origin(r))
+	case action == "remove" && s.cfg.SecondFactor == SecondFactorOptional:
+		done = "factor.removed"
+		err = s.cfg.Store.RemoveSecondFactor(r.Context(), login.UserID, s.origin(r))
+	default:
+		s.errorWords(w, r, http.StatusBadRequest, "broken")
+		return
+	}
+	if errors.Is(err, ErrNotFound) || errors.Is(err, ErrExists) {
+		done, err = "factor.changed", nil
+	}
+	switch {
+	case err != nil:
+		s.unavailablePage(w, r, "change second factor", err)
+	case done != "":
+		s.audit(r, "credentials changed", zap.String("user_id", login.UserID), zap.String("what", done))
+		s.leave(w, s.pageAddress(r, credentialsPath, url.Values{"done": {s.sealNotice(login, notice{Key: done})}}))
+	case codes != nil:
+		s.writePage(w, r, http.StatusOK, recoveryPage, recoveryView{Codes: codes, Next: s.pageAddress(r, credentialsPath, nil)})
+	}
 }
 
 // addPasskey checks and keeps a new passkey of the user. The error is a

@@ -70,6 +70,8 @@ func authenticationMethods(method string) []string {
 	switch method {
 	case passwordMethod:
 		return []string{"pwd"}
+	case otpMethod:
+		return []string{"pwd", "otp", "mfa"}
 	case PasskeyMethod:
 		return []string{"pop", "user", "mfa"}
 	}
@@ -83,8 +85,11 @@ func (s *Server) authenticationClass(method string) string { return s.endpoint(m
 
 // authenticationClasses are those of all methods.
 func (s *Server) authenticationClasses() (classes []string) {
-	if s.cfg.Password {
+	if s.offersMethod(passwordMethod) {
 		classes = append(classes, s.authenticationClass(passwordMethod))
+	}
+	if s.cfg.SecondFactor != SecondFactorOff {
+		classes = append(classes, s.authenticationClass(otpMethod))
 	}
 	if s.passkeys != nil {
 		classes = append(classes, s.authenticationClass(PasskeyMethod))

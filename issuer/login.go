@@ -189,8 +189,8 @@ func (s *Server) handleLogin(w http.ResponseWriter, r *http.Request) {
 	// 2. The password.
 	user, err := s.authenticate(r, form.Get("email"), form.Get("password"))
 	if err == nil {
-		// 3. A new login, whatever the browser brought.
-		err = s.startLogin(w, r, req, user)
+		// 3. The second factor, or a new login, whatever the browser brought.
+		err = s.afterPassword(w, r, req, client, user)
 	}
 	var throttled *throttledError
 	switch {
@@ -228,19 +228,27 @@ func cutEmail(email string) string {
 }
 
 // startLogin signs the user in and goes on to the consent page.
-func (s *Server) startLogin(w http.ResponseWriter, r *http.Request, req *AuthorizationRequest, user User) error {
+func (s *Server) startLogin(w http.ResponseWriter, r *http.Request, req *AuthorizationRequest, user User, method string) error {
+	next, err := s.createLogin(w, r, req, user, method)
+	if err == nil {
+		s.leave(w, next)
+	}
+	return err
+}
+
+// createLogin signs the user in and returns where to go on.
+func (s *Server) createLogin(w http.ResponseWriter, r *http.Request, req *AuthorizationRequest, user User, method string) (next string, err error) {
 	cookie := newCookieValue()
-	login, err := s.cfg.Store.CreateLogin(r.Context(), sha256.Sum256([]byte(cookie)), user.ID, s.cfg.LoginTTL, s.origin(r))
+	login, err := s.cfg.Store.CreateLogin(r.Context(), sha256.Sum256([]byte(cookie)), user.ID, method, s.cfg.LoginTTL, s.origin(r))
 	if err != nil {
-		return fmt.Errorf("create login: %w", err)
+		return "", fmt.Errorf("create login: %w", err)
 	}
 	s.adoptLogin(w, r, req, login, cookie)
 	sealed, err := s.sealRequest(req)
 	if err != nil {
-		return fmt.Errorf("seal authorization request: %w", err)
+		return "", fmt.Errorf("seal authorization request: %w", err)
 	}
-	s.seeOther(w, consentPath, url.Values{"request": {sealed}})
-	return nil
+	return s.endpoint(consentPath) + "?" + url.Values{"request": {sealed}}.Encode(), nil
 }
 
 // logoutPurpose is what the form token of a sign-out is for.

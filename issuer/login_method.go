@@ -174,6 +174,8 @@ func (s *Server) method(name string) *LoginMethod {
 func (s *Server) offersMethod(name string) bool {
 	switch name {
 	case passwordMethod:
+		return s.cfg.Password && s.cfg.SecondFactor != SecondFactorRequired
+	case otpMethod:
 		return s.cfg.Password
 	case PasskeyMethod:
 		return s.passkeys != nil

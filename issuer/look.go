@@ -30,9 +30,13 @@ const (
 	appsPage       pageName = "apps.html"
 
 	credentialsPage pageName = "credentials.html"
+	resetPage       pageName = "reset.html"
+	codePage        pageName = "code.html"
+	enrolPage       pageName = "enrol.html"
+	recoveryPage    pageName = "recovery.html"
 )
 
-var pageNames = []pageName{signInPage, consentPage, limitPage, messagePage, refusedPage, devicePage, accountPage, endSessionPage, connectedPage, appsPage, credentialsPage}
+var pageNames = []pageName{signInPage, consentPage, limitPage, messagePage, refusedPage, devicePage, accountPage, endSessionPage, connectedPage, appsPage, credentialsPage, resetPage, codePage, enrolPage, recoveryPage}
 
 // What all pages share.
 const (

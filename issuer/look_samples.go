@@ -54,8 +54,9 @@ func pageSamples() []pageSample {
 			{ID: "sample-second", Name: "sample-other", Added: moment, Unused: true},
 		},
 	}
+	credentials.Manages, credentials.Factor = true, &factorView{Since: moment, Codes: 3, Removable: true}
 	full := credentials
-	full.New = nil
+	full.New, full.Factor, full.Offered = nil, nil, true
 	return []pageSample{
 		{signInPage, form}, {signInPage, elsewhere}, {signInPage, account},
 		{consentPage, consent}, {consentPage, again}, {consentPage, device}, {limitPage, consent},
@@ -65,6 +66,11 @@ func pageSamples() []pageSample {
 		{connectedPage, connectedView{Client: "sample-client", Scopes: []string{"sample-scope"}, Apps: "/sample-apps", Reference: "sample-reference"}},
 		{accountPage, accountForm{Client: "sample-client", User: "sample-user", Action: "/sample", Request: "sample-request", Token: "sample-token"}},
 		{endSessionPage, endSessionForm{Client: "sample-client", User: "sample-user", Action: "/sample", Request: "sample-request", Token: "sample-token"}},
+		{codePage, codeForm{Client: "sample-client", Action: "/sample", Request: "sample-request", Pending: "sample-pending", Problem: "sample-problem"}},
+		{enrolPage, enrolForm{Action: "/sample", Request: "sample-request", Pending: "sample-pending", Enrolment: "sample-enrolment", Picture: "data:sample", Secret: "sample-secret", Problem: "sample-problem"}},
+		{enrolPage, enrolForm{Action: "/sample", Token: "sample-token", Enrolment: "sample-enrolment", Picture: "data:sample", Secret: "sample-secret"}},
+		{recoveryPage, recoveryView{Codes: []string{"sample-code"}, Next: "/sample-next"}},
+		{resetPage, resetForm{User: "sample-user", Action: "/sample", Token: "sample-token", Problem: "sample-problem", EndsSessions: true, Factors: true}},
 		{credentialsPage, credentials}, {credentialsPage, full},
 		{appsPage, apps}, {appsPage, appsView{User: "sample-user", SignOut: "/sample/out", SignOutToken: "sample-sign"}},
 	}

@@ -432,12 +432,12 @@ func (s *pageStore) FindUserByEmail(_ context.Context, email string) (user User,
 	return user, err
 }
 
-func (s *pageStore) CreateLogin(_ context.Context, digest Digest, userID string, ttl time.Duration, _ Origin) (login Login, err error) {
+func (s *pageStore) CreateLogin(_ context.Context, digest Digest, userID, method string, ttl time.Duration, _ Origin) (login Login, err error) {
 	err = s.locked(func() error {
 		i := slices.IndexFunc(s.users, func(u User) bool { return u.ID == userID })
 		sum := sha256.Sum256(digest[:])
 		at := s.now().Add(s.skew)
-		login = Login{ID: hex.EncodeToString(sum[:16]), UserID: userID, Name: s.users[i].Email, Method: passwordMethod, AuthTime: at, ExpiresAt: at.Add(ttl)}
+		login = Login{ID: hex.EncodeToString(sum[:16]), UserID: userID, Name: s.users[i].Email, Method: method, AuthTime: at, ExpiresAt: at.Add(ttl)}
 		s.logins[digest] = login
 		return nil
 	})

@@ -39,6 +39,7 @@ type derivedKeys struct {
 	dpopNonce   []byte // HMAC of nonces
 	request     cipher.AEAD
 	signingKey  cipher.AEAD
+	factor      cipher.AEAD // secrets of second factors
 }
 
 // NewRootSecrets takes the current secret and any old ones, each at least 32
@@ -80,6 +81,7 @@ func deriveKeys(secret []byte) (keys derivedKeys, err error) {
 	keys.refresh, keys.code, keys.userCode = derive("refresh token"), derive("authorization code"), derive("user code")
 	keys.dpopNonce = derive("dpop nonce")
 	keys.request, keys.signingKey = aead("authorization request"), aead("signing key")
+	keys.factor = aead("second factor")
 	return keys, err
 }
 
@@ -145,6 +147,8 @@ func (s *RootSecrets) open(pick func(*derivedKeys) cipher.AEAD, sealed, addition
 
 func requestAEAD(k *derivedKeys) cipher.AEAD    { return k.request }
 func signingKeyAEAD(k *derivedKeys) cipher.AEAD { return k.signingKey }
+
+func secondFactorAEAD(k *derivedKeys) cipher.AEAD { return k.factor }
 
 func mac(key []byte, message []byte) []byte {
 	h := hmac.New(sha256.New, key)

@@ -57,6 +57,8 @@ func New(cfg Config) (*Server, error) {
 		return nil, errors.New("issuer: Keys is missing")
 	case cfg.Secrets == nil:
 		return nil, errors.New("issuer: Secrets is missing")
+	case cfg.SecondFactor != SecondFactorOff && !cfg.Password:
+		return nil, errors.New("issuer: SecondFactor needs Password: it is that of its users")
 	case cfg.Passkeys && !cfg.Password:
 		return nil, errors.New("issuer: Passkeys needs Password: passkeys are those of its users")
 	}
@@ -167,6 +169,12 @@ func (s *Server) routes() *http.ServeMux {
 		handle(accountPath, s.handleAccount, get, post)
 	} else {
 		handle(accountPath, s.handleAccount, post)
+	}
+	if s.cfg.Password {
+		handle(resetPath, s.handleReset, get, post)
+	}
+	if s.cfg.SecondFactor != SecondFactorOff {
+		handle(secondFactorPath, s.handleSecondFactor, post)
 	}
 	if s.passkeys != nil {
 		handle(passkeyLoginPath, s.handlePasskeyLogin, post)

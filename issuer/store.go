@@ -34,6 +34,8 @@ var (
 	ErrTooManyClients = errors.New("too many clients have registered themselves")
 	// ErrTooManyPasskeys: the user has as many as one may have.
 	ErrTooManyPasskeys = errors.New("too many passkeys")
+	// ErrTooManyAttempts: too many codes were tried for the user; later again.
+	ErrTooManyAttempts = errors.New("too many attempts")
 )
 
 // Store is what the authorization server keeps. Its methods are protocol
@@ -52,6 +54,8 @@ type Store interface {
 	LoginStore
 	PasskeyStore
 	AccountStore
+	FactorStore
+	ResetStore
 	UserStore
 }
 
@@ -248,8 +252,9 @@ type AppStore interface {
 
 // LoginStore holds logins: a user's signed-in browser.
 type LoginStore interface {
-	// CreateLogin stores a login that lives for ttl and returns it.
-	CreateLogin(ctx context.Context, digest Digest, userID string, ttl time.Duration, origin Origin) (Login, error)
+	// CreateLogin stores a login of a user of `login password`, made by the method of
+	// that name, that lives for ttl, and returns it.
+	CreateLogin(ctx context.Context, digest Digest, userID, method string, ttl time.Duration, origin Origin) (Login, error)
 	// CreateExternalLogin stores a login of a user whom another authority names,
 	// made by the login method of that name; hint, sealed, may be nil. Who is seen for the first time
 	// becomes a user under ExternalUser.UserID; afterwards authority and subject
@@ -306,6 +311,46 @@ type AccountStore interface {
 	// ErrReplayed, and nothing changed: the event was used before, on whichever
 	// node.
 	EndAccount(ctx context.Context, end AccountEnd, origin Origin) (userID string, err error)
+}
+
+// FactorStore holds second factors of the users of `login password`.
+type FactorStore interface {
+	// FindSecondFactor returns that of the user. ErrNotFound: they have none.
+	FindSecondFactor(ctx context.Context, userID string) (SecondFactor, error)
+	// TrySecondFactor counts an attempt, before it is known what comes of it, and
+	// returns the second factor. ErrTooManyAttempts: there were limit in the window,
+	// on all nodes together. ErrNotFound.
+	TrySecondFactor(ctx context.Context, userID string, limit int, window time.Duration) (SecondFactor, error)
+	// UseSecondFactor notes that a code of this time step counted and forgets the
+	// attempts; resealed replaces the sealed secret unless it is nil. ErrReplayed: a
+	// code of this step, or a later one, counted before, on whichever node. RFC 6238
+	// section 5.2.
+	UseSecondFactor(ctx context.Context, userID string, step int64, resealed []byte) error
+	// UseRecoveryCode forgets the code and the attempts. ErrNotFound: the user has no
+	// such code.
+	UseRecoveryCode(ctx context.Context, userID string, code Digest, origin Origin) error
+	// SetSecondFactor gives the user a second factor and recovery codes. Logins by
+	// password alone end, but that whose cookie has this digest, which counts as one
+	// by both from now on. ErrExists: the user has one, or is gone.
+	SetSecondFactor(ctx context.Context, userID string, factor SecondFactor, codes []Digest, login Digest, origin Origin) error
+	// SetRecoveryCodes replaces the user's recovery codes. ErrNotFound: the user has
+	// no second factor.
+	SetRecoveryCodes(ctx context.Context, userID string, codes []Digest, origin Origin) error
+	// RemoveSecondFactor removes it with its recovery codes. ErrNotFound.
+	RemoveSecondFactor(ctx context.Context, userID string, origin Origin) error
+}
+
+// ResetStore holds links by which a user of `login password` sets a new password.
+type ResetStore interface {
+	// CreateReset stores the digest of a link that works for ttl. ErrNotFound: there
+	// is no such user, or they are disabled.
+	CreateReset(ctx context.Context, digest Digest, reset Reset, ttl time.Duration, origin Origin) error
+	// FindReset returns what the link would do, and changes nothing. ErrNotFound:
+	// unknown, used, expired, or its user is disabled.
+	FindReset(ctx context.Context, digest Digest) (Reset, error)
+	// UseReset sets the password, ends the user's logins, does what else the link
+	// says, and forgets the user's links. ErrNotFound, and nothing changed: as above.
+	UseReset(ctx context.Context, digest Digest, passwordHash string, origin Origin) error
 }
 
 // UserStore manages the users of `login password`.
@@ -544,6 +589,21 @@ type Login struct {
 	Authority, Subject string
 	// Claims of the user as they stand now; nil: none.
 	Claims oauth.UserClaims
+}
+
+// SecondFactor is one row of gpt_second_factors.
+type SecondFactor struct {
+	Sealed        []byte // the secret, sealed under the root secret
+	Step          int64  // time step of the last code that counted
+	RecoveryCodes int    // that are left
+	CreatedAt     time.Time
+}
+
+// Reset is what a link to set a new password does besides.
+type Reset struct {
+	Email         string // of the user
+	EndSessions   bool   // revokes the user's sessions
+	RemoveFactors bool   // removes passkeys and second factor
 }
 
 // Passkey is one row of gpt_passkeys: a credential of WebAuthn section 4.

@@ -40,7 +40,7 @@ func syncScene(t *testing.T) (*scene, issuer.Session) {
 	s.must(s.store.EnsureClients(ctx, []postgres.ClientRow{{ID: "app"}}))
 	s.user, err = s.store.CreateUser(ctx, "a@b.c", "h", issuer.Origin{})
 	s.must(err)
-	s.login, err = s.store.CreateLogin(ctx, digest(), s.user.ID, time.Hour, issuer.Origin{})
+	s.login, err = s.store.CreateLogin(ctx, digest(), s.user.ID, "password", time.Hour, issuer.Origin{})
 	s.must(err)
 	session := s.session("jobs:read")
 	s.exec(`ALTER SYSTEM SET synchronous_standby_names = 'nobody'`)

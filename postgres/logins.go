@@ -15,21 +15,21 @@ const userName = `coalesce(u.email, u.name, u.id)`
 
 // CreateLogin is described at issuer.LoginStore. ErrNotFound: the user is gone
 // or disabled.
-func (s *Store) CreateLogin(ctx context.Context, digest issuer.Digest, userID string, ttl time.Duration, origin issuer.Origin) (login issuer.Login, err error) {
+func (s *Store) CreateLogin(ctx context.Context, digest issuer.Digest, userID, method string, ttl time.Duration, origin issuer.Origin) (login issuer.Login, err error) {
 	err = s.db.write(ctx, "create login", func(ctx context.Context, conn *pgxpool.Conn) error {
 		// The user's row is held: disabling it meanwhile waits and finds the login.
 		return conn.QueryRow(ctx, s.db.sql(`
 			WITH account AS MATERIALIZED (
 				SELECT id, email FROM {s}.gpt_users WHERE id = $2 AND email IS NOT NULL AND disabled_at IS NULL FOR SHARE),
 			login AS (
-				INSERT INTO {s}.gpt_logins (digest, user_id, auth_time, expires_at)
-				SELECT $1, id, clock_timestamp(), clock_timestamp() + make_interval(secs => $3::float8) FROM account
+				INSERT INTO {s}.gpt_logins (digest, user_id, method, auth_time, expires_at)
+				SELECT $1, id, $6, clock_timestamp(), clock_timestamp() + make_interval(secs => $3::float8) FROM account
 				RETURNING id, user_id, method, auth_time, expires_at),
 			event AS (
 				INSERT INTO {s}.gpt_oauth_events (event_type, user_id, ip_address, request_id)
 				SELECT 'gpt.oauth.login', user_id, $4::text, $5::text FROM login)
 			SELECT l.id::text, l.user_id, a.email, l.method, l.auth_time, l.expires_at FROM login l, account a`),
-			digest[:], userID, ttl.Seconds(), address(origin), requestID(origin)).
+			digest[:], userID, ttl.Seconds(), address(origin), requestID(origin), method).
 			Scan(&login.ID, &login.UserID, &login.Name, &login.Method, &login.AuthTime, &login.ExpiresAt)
 	})
 	return login, err

@@ -36,7 +36,7 @@ func TestEverythingWorksThroughATransactionPooler(t *testing.T) {
 	s.must(s.store.EnsureClients(s.ctx, []postgres.ClientRow{{ID: "app"}}))
 	s.user, err = s.store.CreateUser(s.ctx, "a@b.c", "h", issuer.Origin{})
 	s.must(err)
-	s.login, err = s.store.CreateLogin(s.ctx, digest(), s.user.ID, time.Hour, issuer.Origin{})
+	s.login, err = s.store.CreateLogin(s.ctx, digest(), s.user.ID, "password", time.Hour, issuer.Origin{})
 	s.must(err)
 	reader := postgres.NewSessionReader(s.db)
 	parallel(30, func(int) {

@@ -47,7 +47,7 @@ func newScene(t *testing.T, change ...func(*postgres.Config)) *scene {
 	s.must(s.store.EnsureClients(s.ctx, []postgres.ClientRow{{ID: "app", Name: "App"}, {ID: "other"}}))
 	s.user, err = s.store.CreateUser(s.ctx, "Demo@Example.com", "hash", issuer.Origin{})
 	s.must(err)
-	s.login, err = s.store.CreateLogin(s.ctx, digest(), s.user.ID, time.Hour, issuer.Origin{})
+	s.login, err = s.store.CreateLogin(s.ctx, digest(), s.user.ID, "password", time.Hour, issuer.Origin{})
 	s.must(err)
 	return s
 }
@@ -69,7 +69,7 @@ func sceneOn(t *testing.T, dsn string, cfg postgres.Config) *scene {
 	s.must(s.store.EnsureClients(s.ctx, []postgres.ClientRow{{ID: "app"}}))
 	s.user, err = s.store.CreateUser(s.ctx, rand.Text()+"@example.com", "hash", issuer.Origin{})
 	s.must(err)
-	s.login, err = s.store.CreateLogin(s.ctx, digest(), s.user.ID, time.Hour, issuer.Origin{})
+	s.login, err = s.store.CreateLogin(s.ctx, digest(), s.user.ID, "password", time.Hour, issuer.Origin{})
 	s.must(err)
 	return s
 }

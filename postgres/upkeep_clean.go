@@ -57,6 +57,7 @@ var cleanUps = []cleanUp{
 	{table: "gpt_client_assertions", due: "expires_at"},
 	{table: "gpt_dpop_proofs", due: "expires_at"},
 	{table: "gpt_used_once", due: "expires_at"},
+	{table: "gpt_password_resets", due: "expires_at"},
 	{table: "gpt_logins", due: "expires_at", until: expiredLongAgo},
 	{table: "gpt_sessions", due: "expires_at", until: endedLongAgo},
 	// Once every view has heard of it: the database's clock may jump, so that a

@@ -29,8 +29,10 @@ var expired = map[string]string{
 		SELECT sha256(n::text::bytea), 'app', '', now() - n * interval '1 ms' FROM generate_series(1, $1) n`,
 	"gpt_client_assertions": `INSERT INTO gpt_client_assertions (client_id, jti_hash, expires_at)
 		SELECT 'app', sha256(n::text::bytea), now() - n * interval '1 ms' FROM generate_series(1, $1) n`,
-	"gpt_dpop_proofs":  `INSERT INTO gpt_dpop_proofs (digest, expires_at) SELECT sha256(n::text::bytea), now() - n * interval '1 ms' FROM generate_series(1, $1) n`,
-	"gpt_used_once":    `INSERT INTO gpt_used_once (purpose, digest, expires_at) SELECT 'p', sha256(n::text::bytea), now() - n * interval '1 ms' FROM generate_series(1, $1) n`,
+	"gpt_dpop_proofs": `INSERT INTO gpt_dpop_proofs (digest, expires_at) SELECT sha256(n::text::bytea), now() - n * interval '1 ms' FROM generate_series(1, $1) n`,
+	"gpt_used_once":   `INSERT INTO gpt_used_once (purpose, digest, expires_at) SELECT 'p', sha256(n::text::bytea), now() - n * interval '1 ms' FROM generate_series(1, $1) n`,
+	"gpt_password_resets": `WITH u AS (INSERT INTO gpt_users (id, email, password_hash) VALUES ('forgetful', 'forgetful@example.com', 'x') ON CONFLICT DO NOTHING)
+		INSERT INTO gpt_password_resets (digest, user_id, ends_sessions, removes_factors, expires_at) SELECT sha256(n::text::bytea), 'forgetful', false, false, now() - n * interval '1 ms' FROM generate_series(1, $1) n`,
 	"gpt_logins":       `INSERT INTO gpt_logins (digest, user_id, expires_at) SELECT sha256(n::text::bytea), 'u', now() - interval '2 hours' - n * interval '1 ms' FROM generate_series(1, $1) n`,
 	"gpt_sessions":     `INSERT INTO gpt_sessions (user_id, client_id, tokens_expire_at, expires_at) SELECT 'u', 'app', now() - interval '31 days', now() - interval '31 days' - n * interval '1 ms' FROM generate_series(1, $1) n`,
 	"gpt_revocations":  `INSERT INTO gpt_revocations (session_id, ended, expires_at) SELECT gen_random_uuid(), true, now() - n * interval '1 ms' FROM generate_series(1, $1) n`,
