@@ -384,7 +384,9 @@ func TestAnswersOfARealProviderSignNobodyElseIn(t *testing.T) {
 	refused("wrong nonce", page, status)
 
 	b = newSurfer(t)
-	answer = b.answerOf(first, changed(b.begin(s, link, "first", first), func(q url.Values) { q.Set("code_challenge", oauth2.S256ChallengeFromVerifier("another verifier than ours is in the state")) }), "ada", callback("first"))
+	answer = b.answerOf(first, changed(b.begin(s, link, "first", first), func(q url.Values) {
+		q.Set("code_challenge", oauth2.S256ChallengeFromVerifier("another verifier than ours is in the state"))
+	}), "ada", callback("first"))
 	_, page, status = b.open(answer, back.URI)
 	refused("wrong challenge", page, status)
 
