@@ -198,7 +198,7 @@ func (h *rehearsal) send(server *caddyhttp.Server, q rehearsedRequest, token str
 		r.TLS = &tls.ConnectionState{HandshakeComplete: true, ServerName: hostname(q.host), NegotiatedProtocol: "http/1.1"}
 	}
 	h.explanation, h.decided, h.refused = nil, nil, nil
-	w := &answerWriter{header: make(http.Header)}
+	w := &answerWriter{header: make(http.Header), bodiless: r.Method == http.MethodHead}
 	serveQuietly(server, w, r)
 	e := h.explanation
 	if e == nil {
@@ -275,10 +275,11 @@ func (h *rehearsal) Holds(*validator.Session) bool { return false }
 
 // answerWriter keeps an answer.
 type answerWriter struct {
-	header http.Header
-	sent   http.Header
-	status int
-	body   strings.Builder
+	header   http.Header
+	sent     http.Header
+	status   int
+	body     strings.Builder
+	bodiless bool // as an answer to HEAD is on the wire
 }
 
 func (w *answerWriter) Header() http.Header { return w.header }
@@ -290,7 +291,9 @@ func (w *answerWriter) WriteHeader(status int) {
 }
 
 func (w *answerWriter) Write(b []byte) (int, error) {
-	w.WriteHeader(http.StatusOK)
+	if w.WriteHeader(http.StatusOK); w.bodiless {
+		return len(b), nil
+	}
 	return w.body.Write(b)
 }
 
