@@ -110,7 +110,11 @@ func (s *Server) currentLogin(r *http.Request) (signedIn, error) {
 		return signedIn{}, ErrNotFound
 	}
 	login, err := s.cfg.Store.FindLogin(r.Context(), sha256.Sum256([]byte(cookie)))
-	if err == nil && !s.offersMethod(login.Method) { // taken out of the configuration since
+	switch {
+	case err != nil:
+	case !s.offersMethod(login.Method): // taken out of the configuration since
+		err = ErrNotFound
+	case login.HalfDone && s.cfg.SecondFactor != SecondFactorOff: // made while it was off, or while the factor was being set up
 		err = ErrNotFound
 	}
 	return signedIn{login, cookie}, err

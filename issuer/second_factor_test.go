@@ -259,7 +259,7 @@ func TestNothingIsAllowedBeforeTheSecondFactor(t *testing.T) {
 	}
 	signInAgain("consent", p.Browser().Get("/oauth/consent?"+url.Values{"request": form["request"]}.Encode()))
 	signInAgain("the account page", p.Browser().Get("/oauth/account"))
-	signInAgain("an enrolment in its place", p.Browser().Post("/oauth/second_factor", url.Values{"request": form["request"], "pending": {"x"}, "enrolment": {"x"}}))
+	signInAgain("a broken enrolment in its place", p.Browser().Post("/oauth/second_factor", url.Values{"request": form["request"], "pending": {"x"}, "enrolment": {"x"}}))
 	other := askedForCode(t, scene)
 	_, others := other.Form("Continue")
 	signInAgain("the password of another request", p.Press("Continue", "pending", others.Get("pending"), "code", a.code(t, 0)))
@@ -274,6 +274,51 @@ func TestNothingIsAllowedBeforeTheSecondFactor(t *testing.T) {
 		t.Fatal(err)
 	}
 	signInAgain("the password was changed", enterCode(p, a.code(t, 0)))
+}
+
+// LOG-24: nor does a secret of one's own in place of the user's, nor one that is of
+// another user, too old, or something else that we have sealed.
+func TestSecondFactorIsNotReplacedByAnother(t *testing.T) {
+	t.Parallel()
+	scene := issuertest.New(t, secondFactor(issuer.SecondFactorOptional))
+	open := account(t, scene).Press("Set up a second factor")
+	own := scan(t, scene, open)
+	_, offered := open.Form("Turn it on")
+	enrol(t, scene)
+	p := askedForCode(t, scene)
+	_, half := p.Form("Continue")
+	post := func(what, enrolment, code string) {
+		t.Helper()
+		got := p.Browser().Post("/oauth/second_factor", url.Values{"request": half["request"], "pending": half["pending"], "enrolment": {enrolment}, "code": {code}}).Follow()
+		if got.Heading() != "Sign in" || got.Browser().Cookie("oauth_login") != "" {
+			t.Errorf("%s: %d %s %s", what, got.Status, got.Location(), got.Heading())
+		}
+	}
+	before := scene.SQL(t, `SELECT sealed FROM gpt_second_factors`)[0][0].([]byte)
+	post("another secret", offered.Get("enrolment"), own.code(t, 0))
+	if after := scene.SQL(t, `SELECT sealed FROM gpt_second_factors`)[0][0].([]byte); !bytes.Equal(before, after) || scene.Count(t, `SELECT count(*) FROM gpt_recovery_codes`) != 10 {
+		t.Error("the second factor is another")
+	}
+	scene.SQL(t, `DELETE FROM gpt_second_factors`)
+	post("what is pending, as a secret", half.Get("pending"), "000000")
+	if _, err := scene.Store.CreateUser(context.Background(), "eve@example.com", scene.SQL(t, `SELECT password_hash FROM gpt_users`)[0][0].(string), issuer.Origin{}); err != nil {
+		t.Fatal(err)
+	}
+	eve := scene.Browser(t).Get("/oauth/account").Press("Sign in", "email", "eve@example.com", "password", issuertest.Password).Follow().Follow()
+	_, hers := eve.Press("Set up a second factor").Form("Turn it on")
+	changed := func(what string, got *issuertest.Page) {
+		t.Helper()
+		if scene.Count(t, `SELECT count(*) FROM gpt_second_factors`) != 0 {
+			t.Errorf("%s: %d %s", what, got.Status, got.Text())
+		}
+	}
+	hers.Set("enrolment", offered.Get("enrolment"))
+	hers.Set("code", own.code(t, 0))
+	changed("of another user", eve.Browser().Post("/oauth/account", hers))
+	p = account(t, scene).Press("Set up a second factor")
+	slow := scan(t, scene, p)
+	scene.Clock.Advance(10*time.Minute + time.Second)
+	changed("too old", p.Press("Turn it on", "code", slow.code(t, 0)))
 }
 
 // LOG-25: where everybody needs one, the password alone signs nobody in.
@@ -297,8 +342,11 @@ func TestRequiredSecondFactorIsSetUpAtSignIn(t *testing.T) {
 		t.Fatal(shown.Text())
 	}
 	shown.Browser().Get(shown.Link("I have kept them; go on")).Allow().Code()
-	if got := shown.Browser().Get("/oauth/account"); got.Has("Remove the second factor") {
-		t.Error("it can be removed")
+	got := shown.Browser().Get("/oauth/account")
+	_, form := got.Form("Make new recovery codes")
+	form.Set("factor", "remove")
+	if answer := got.Browser().Post("/oauth/account", form); got.Has("Remove the second factor") || answer.Status != http.StatusBadRequest || scene.Count(t, `SELECT count(*) FROM gpt_second_factors`) != 1 {
+		t.Errorf("it can be removed: %d", answer.Status)
 	}
 	scene.Clock.Advance(30 * time.Second)
 	enterCode(askedForCode(t, scene), a.code(t, 0)).Follow().Allow().Code()
@@ -320,13 +368,50 @@ func TestPasswordAloneIsNoLoginWhereTwoAreRequired(t *testing.T) {
 	}
 }
 
+// LOG-25, A-33: nor where the user has one: logins made while `totp` was off, by a node that
+// has not heard of it, or while the factor was being set up.
+func TestPasswordAloneIsNoLoginOfWhoHasTwo(t *testing.T) {
+	t.Parallel()
+	scene := issuertest.New(t, secondFactor(issuer.SecondFactorOptional))
+	before := account(t, scene).Browser()
+	scene.SQL(t, `INSERT INTO gpt_second_factors (user_id, sealed, last_step) VALUES ($1, 'x', 0)`, scene.User.ID)
+	for _, path := range []string{"/oauth/account", "/oauth/apps"} {
+		if got := before.Get(path); got.Heading() != "Sign in" {
+			t.Errorf("%s: %d %s", path, got.Status, got.Heading())
+		}
+	}
+	if got := before.Authorize(issuertest.Confidential); got.Heading() != "Sign in" {
+		t.Errorf("authorize: %d %s", got.Status, got.Heading())
+	}
+	if got := before.Authorize(issuertest.Confidential, issuertest.Set("prompt", "none")); got.Heading() == "Sign in" || strings.Contains(got.Location(), "code=") {
+		t.Errorf("prompt=none: %d %s", got.Status, got.Location())
+	}
+	scene.SQL(t, `DELETE FROM gpt_second_factors`)
+	if got := before.Get("/oauth/account"); got.Heading() == "Sign in" {
+		t.Error("who has no second factor has to sign in again")
+	}
+}
+
 // LOG-26: who removes it signs in by the password again; a reset link removes it for
 // who has lost the device.
 func TestSecondFactorIsRemoved(t *testing.T) {
 	t.Parallel()
 	scene := issuertest.New(t, secondFactor(issuer.SecondFactorOptional))
 	_, _, shown := enrol(t, scene)
-	removed := shown.Browser().Get("/oauth/account").Press("Remove the second factor").Follow()
+	p := shown.Browser().Get("/oauth/account")
+	_, form := p.Form("Remove the second factor")
+	form.Set("csrf", "x")
+	if got := p.Browser().Post("/oauth/account", form); got.Status != http.StatusForbidden {
+		t.Errorf("by a form that is not ours: %d", got.Status)
+	}
+	scene.SQL(t, `UPDATE gpt_logins SET auth_time = auth_time - interval '16 minutes'`)
+	for _, button := range []string{"Remove the second factor", "Make new recovery codes"} {
+		if got := p.Press(button); got.Heading() != "Sign in again" || scene.Count(t, `SELECT count(*) FROM gpt_recovery_codes`) != 10 {
+			t.Errorf("signed in long ago: %s: %d %s", button, got.Status, got.Heading())
+		}
+	}
+	scene.SQL(t, `UPDATE gpt_logins SET auth_time = auth_time + interval '16 minutes'`)
+	removed := p.Press("Remove the second factor").Follow()
 	if !strings.Contains(removed.Text(), "The second factor is removed.") {
 		t.Fatal(removed.Text())
 	}

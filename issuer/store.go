@@ -589,6 +589,8 @@ type Login struct {
 	Authority, Subject string
 	// Claims of the user as they stand now; nil: none.
 	Claims oauth.UserClaims
+	// HalfDone: made by the password alone, of a user who has a second factor.
+	HalfDone bool
 }
 
 // SecondFactor is one row of gpt_second_factors.

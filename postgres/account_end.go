@@ -72,12 +72,15 @@ func (s *Store) endAccount(ctx context.Context, tx pgx.Tx, userID string, end is
 			return err
 		}
 	}
-	forget := ""
+	forget, gone := "", []string{"gpt_password_resets"} // no link outlives the account until it is enabled again
 	if end.Deleted {
-		if _, err := tx.Exec(ctx, s.db.sql(`DELETE FROM {s}.gpt_passkeys WHERE user_id = $1`), userID); err != nil {
+		gone = append(gone, "gpt_passkeys", "gpt_second_factors")
+		forget = `, name = NULL, email = NULL, password_hash = NULL, claims = '{}', profile = '{}'`
+	}
+	for _, table := range gone {
+		if _, err := tx.Exec(ctx, s.db.sql(`DELETE FROM {s}.`+table+` WHERE user_id = $1`), userID); err != nil {
 			return err
 		}
-		forget = `, name = NULL, email = NULL, password_hash = NULL, claims = '{}', profile = '{}'`
 	}
 	_, err := tx.Exec(ctx, s.db.sql(`
 		WITH ended AS (

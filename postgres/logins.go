@@ -40,11 +40,12 @@ func (s *Store) FindLogin(ctx context.Context, digest issuer.Digest) (login issu
 	var claims []byte
 	err = s.db.read(ctx, "find login", func(ctx context.Context, conn *pgxpool.Conn) error {
 		return conn.QueryRow(ctx, s.db.sql(`
-			SELECT l.id::text, l.user_id, `+userName+`, l.method, l.auth_time, l.expires_at, coalesce(i.authority, ''), coalesce(i.subject, ''), u.claims
+			SELECT l.id::text, l.user_id, `+userName+`, l.method, l.auth_time, l.expires_at, coalesce(i.authority, ''), coalesce(i.subject, ''), u.claims,
+				l.method = 'password' AND EXISTS (SELECT FROM {s}.gpt_second_factors f WHERE f.user_id = l.user_id)
 			FROM {s}.gpt_logins l JOIN {s}.gpt_users u ON u.id = l.user_id AND u.disabled_at IS NULL
 			LEFT JOIN {s}.gpt_identities i ON i.user_id = u.id
 			WHERE l.digest = $1 AND l.expires_at > clock_timestamp()`), digest[:]).
-			Scan(&login.ID, &login.UserID, &login.Name, &login.Method, &login.AuthTime, &login.ExpiresAt, &login.Authority, &login.Subject, &claims)
+			Scan(&login.ID, &login.UserID, &login.Name, &login.Method, &login.AuthTime, &login.ExpiresAt, &login.Authority, &login.Subject, &claims, &login.HalfDone)
 	})
 	if err == nil {
 		login.Claims, err = oauth.ReadUserClaims(claims)

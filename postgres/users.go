@@ -52,15 +52,18 @@ func (s *Store) SetPassword(ctx context.Context, email, passwordHash string, ori
 		`ended AS (DELETE FROM {s}.gpt_logins l USING changed WHERE l.user_id = changed.id),`, email, origin, passwordHash)
 }
 
+// endResets: a link that sets a password must not come back to life with the user.
+const endResets = `ended AS (DELETE FROM {s}.gpt_password_resets r USING changed WHERE r.user_id = changed.id),`
+
 // DisableUser is described at issuer.UserStore. A trigger ends logins and
 // sessions, as it does when disabled_at is set by hand.
 func (s *Store) DisableUser(ctx context.Context, name string, origin issuer.Origin) error {
-	return s.changeUser(ctx, "disable user", byName, `disabled_at = coalesce(disabled_at, clock_timestamp())`, "gpt.oauth.user_disabled", "", name, origin)
+	return s.changeUser(ctx, "disable user", byName, `disabled_at = coalesce(disabled_at, clock_timestamp())`, "gpt.oauth.user_disabled", endResets, name, origin)
 }
 
 // EnableUser is described at issuer.UserStore.
 func (s *Store) EnableUser(ctx context.Context, name string, origin issuer.Origin) error {
-	return s.changeUser(ctx, "enable user", byName, `disabled_at = NULL`, "gpt.oauth.user_enabled", "", name, origin)
+	return s.changeUser(ctx, "enable user", byName, `disabled_at = NULL`, "gpt.oauth.user_enabled", endResets, name, origin)
 }
 
 func (s *Store) changeUser(ctx context.Context, step, which, set, event, also, email string, origin issuer.Origin, more ...any) error {
