@@ -34,15 +34,9 @@ type identityProvider struct {
 // startIdentityProvider runs it for the `login oidc` of that name at base.
 func startIdentityProvider(t *testing.T, port, base, name string) *identityProvider {
 	t.Helper()
-	example := filepath.Join("..", "examples", "identity-provider")
-	var wanted, tested struct{ Dependencies map[string]string }
-	readJSON(t, filepath.Join(example, "package.json"), &wanted)
-	readJSON(t, filepath.Join("clients", "package.json"), &tested)
-	if wanted.Dependencies["oidc-provider"] != tested.Dependencies["oidc-provider"] {
-		t.Fatalf("the example is tested with another version: %v and %v", wanted, tested)
-	}
+	sameProvider(t)
 	dir := t.TempDir()
-	program, err := os.ReadFile(filepath.Join(example, "provider.mjs"))
+	program, err := os.ReadFile(filepath.Join(providerExample, "provider.mjs"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -85,6 +79,19 @@ func startIdentityProvider(t *testing.T, port, base, name string) *identityProvi
 		return res.StatusCode == http.StatusOK
 	})
 	return p
+}
+
+var providerExample = filepath.Join("..", "examples", "identity-provider")
+
+// sameProvider: the example asks for the version that the tests install.
+func sameProvider(t *testing.T) {
+	t.Helper()
+	var wanted, tested struct{ Dependencies map[string]string }
+	readJSON(t, filepath.Join(providerExample, "package.json"), &wanted)
+	readJSON(t, filepath.Join("clients", "package.json"), &tested)
+	if wanted.Dependencies["oidc-provider"] != tested.Dependencies["oidc-provider"] {
+		t.Fatalf("the example is tested with another version: %v and %v", wanted, tested)
+	}
 }
 
 func readJSON(t *testing.T, name string, into any) {

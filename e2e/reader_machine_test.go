@@ -104,15 +104,10 @@ func (m *machine) install(t *testing.T) {
 	if err := os.Mkdir(bin, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	program := func(name, script string) {
-		if err := os.WriteFile(filepath.Join(bin, name), []byte("#!/bin/sh\nset -eu\n"+script), 0o755); err != nil {
-			t.Fatal(err)
-		}
-	}
-	program("xcaddy", `[ "$*" = "build --with github.com/caddy-scope/caddy-scope" ]
+	m.program(t, "xcaddy", `[ "$*" = "build --with github.com/caddy-scope/caddy-scope" ]
 ln -sf "$READER_CADDY" caddy
 `)
-	program("claude", `echo "$*" > "$HOME/claude.args"
+	m.program(t, "claude", `echo "$*" > "$HOME/claude.args"
 `)
 	writeFile(t, filepath.Join(m.dir, ".curlrc"), "cacert = "+m.authority()+"\n")
 	t.Setenv("HOME", m.dir)
@@ -120,6 +115,14 @@ ln -sf "$READER_CADDY" caddy
 	for _, name := range []string{"XDG_DATA_HOME", "XDG_CONFIG_HOME", "DATABASE_URL"} {
 		t.Setenv(name, "")
 		_ = os.Unsetenv(name)
+	}
+}
+
+// program puts a shell script where a shell finds it by this name.
+func (m *machine) program(t *testing.T, name, script string) {
+	t.Helper()
+	if err := os.WriteFile(filepath.Join(m.dir, "bin", name), []byte("#!/bin/sh\nset -eu\n"+script), 0o755); err != nil {
+		t.Fatal(err)
 	}
 }
 
