@@ -48,7 +48,8 @@ func (s *Server) beginAppLogin(w http.ResponseWriter, r *http.Request, req *Auth
 	var refusal *ProviderRefusal
 	switch {
 	case errors.Is(err, ErrSignedOut) && r.Method != http.MethodPost && (signInAgain(req) || req.MaxAge != nil):
-		// By its button the page finds out whether that is so; see leaveForApp.
+		// Whether that is so, only a form that our own page has sent tells: with a link
+		// from elsewhere the browser keeps the app's cookies that are SameSite=Strict.
 		s.signInPage(w, r, req, "")
 		return
 	case errors.Is(err, ErrSignedOut):
@@ -86,10 +87,7 @@ func signInAgain(req *AuthorizationRequest) bool {
 // back to is ours, and all that matters in it is sealed.
 func (s *Server) leaveForApp(w http.ResponseWriter, r *http.Request, req *AuthorizationRequest, method *LoginMethod, why error) {
 	s.audit(r, "sent to the app to sign in", zap.String("method", method.Name), zap.NamedError("because", why))
-	// Only of a form that our own page has sent do we know that the browser would
-	// have shown the app's cookie: with a link from elsewhere it keeps those that
-	// are SameSite=Strict.
-	state := providerState{Method: method.Name, Request: req, StartedAt: s.cfg.Now(), SignedOut: r.Method == http.MethodPost}
+	state := providerState{Method: method.Name, Request: req, StartedAt: s.cfg.Now()}
 	sealed, err := s.sealProviderState(&state)
 	switch {
 	case errors.Is(err, errStateTooLarge):
@@ -108,19 +106,10 @@ func (s *Server) redeemAtApp(r *http.Request, method *LoginMethod, state *provid
 	if err != nil {
 		return user, err
 	}
-	after := state.StartedAt
-	switch maxAge := state.Request.MaxAge; {
-	case signInAgain(state.Request):
-	case maxAge != nil:
-		after = after.Add(-*maxAge)
-	default:
-		return user, nil
-	}
-	switch {
-	case state.SignedOut: // and now somebody is signed in
+	// Who is asked to sign in anew has left by our form, where nobody was signed in:
+	// now somebody is.
+	if signInAgain(state.Request) || state.Request.MaxAge != nil {
 		user.AuthTime = s.cfg.Now()
-	case user.AuthTime.Before(after):
-		return user, errSameAsBefore
 	}
 	return user, nil
 }

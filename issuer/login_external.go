@@ -23,8 +23,6 @@ type providerState struct {
 	Nonce     string
 	Verifier  string
 	StartedAt time.Time
-	// SignedOut: an app had nobody signed in when the browser was sent there.
-	SignedOut bool
 }
 
 // maxProviderState bounds the state, so that the address it stands in is one
@@ -154,9 +152,6 @@ func (s *Server) finishProviderLogin(w http.ResponseWriter, r *http.Request, met
 		return
 	case errors.Is(err, ErrSignedOut):
 		s.signInProblem(w, r, req, method, "signin.app.absent", err)
-		return
-	case errors.Is(err, errSameAsBefore):
-		s.signInProblem(w, r, req, method, "signin.app.again", err)
 		return
 	default:
 		s.providerUnavailable(w, r, method, err)
