@@ -70,7 +70,7 @@ func pageSamples() []pageSample {
 		{enrolPage, enrolForm{Action: "/sample", Request: "sample-request", Pending: "sample-pending", Enrolment: "sample-enrolment", Picture: "data:sample", Secret: "sample-secret", Problem: "sample-problem"}},
 		{enrolPage, enrolForm{Action: "/sample", Token: "sample-token", Enrolment: "sample-enrolment", Picture: "data:sample", Secret: "sample-secret"}},
 		{recoveryPage, recoveryView{Codes: []string{"sample-code"}, Next: "/sample-next"}},
-		{resetPage, resetForm{User: "sample-user", Action: "/sample", Token: "sample-token", Problem: "sample-problem", EndsSessions: true, Factors: true}},
+		{resetPage, resetForm{User: "sample-user", Action: "/sample", Token: "sample-token", Problem: "sample-problem", Least: 8, EndsSessions: true, Factors: true}},
 		{credentialsPage, credentials}, {credentialsPage, full},
 		{appsPage, apps}, {appsPage, appsView{User: "sample-user", SignOut: "/sample/out", SignOutToken: "sample-sign"}},
 	}

@@ -27,6 +27,7 @@ func NewResetLink(issuer string) (link string, digest Digest) {
 type resetForm struct {
 	User, Action, Token   string
 	Problem               string
+	Least                 int // bytes of a password
 	EndsSessions, Factors bool
 }
 
@@ -46,7 +47,7 @@ func (s *Server) handleReset(w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		return
 	}
-	page := resetForm{User: reset.Email, Action: s.pageAddress(r, resetPath, nil), Token: token, EndsSessions: reset.EndSessions, Factors: reset.RemoveFactors}
+	page := resetForm{User: reset.Email, Action: s.pageAddress(r, resetPath, nil), Token: token, Least: MinPasswordBytes, EndsSessions: reset.EndSessions, Factors: reset.RemoveFactors}
 	if form == nil {
 		s.writePage(w, r, http.StatusOK, resetPage, page)
 		return
