@@ -362,10 +362,11 @@ type UserStore interface {
 	CreateUser(ctx context.Context, email, passwordHash string, origin Origin) (User, error)
 	// SetPassword replaces the hash and ends the user's logins. ErrNotFound.
 	SetPassword(ctx context.Context, email, passwordHash string, origin Origin) error
-	// DisableUser disables the user, ends its logins and revokes its sessions. Who
-	// has no address is named by user id. ErrNotFound.
+	// DisableUser disables the user, ends its logins, revokes its sessions and takes
+	// back its reset links. Who has no address is named by user id. ErrNotFound.
 	DisableUser(ctx context.Context, name string, origin Origin) error
-	// EnableUser undoes DisableUser, but no session comes back. ErrNotFound.
+	// EnableUser undoes DisableUser, but no session and no reset link comes back.
+	// ErrNotFound.
 	EnableUser(ctx context.Context, name string, origin Origin) error
 	// ListUsers returns users ordered by email, those after the given address,
 	// at most limit.
