@@ -27,6 +27,9 @@ type PasswordLogin struct {
 	// "optional", they may set one up at /oauth/account; "required", whoever has none
 	// sets one up when signing in. Default: there is none.
 	TOTP string `json:"totp,omitempty"`
+	// SMTP lets users who have forgotten their password have a link mailed by which
+	// they set a new one. Default: `caddy oauth user reset` alone makes such links.
+	SMTP *SMTPSettings `json:"smtp,omitempty"`
 }
 
 // CaddyModule returns the Caddy module information.
@@ -39,6 +42,7 @@ func (PasswordLogin) CaddyModule() caddy.ModuleInfo {
 //	login password {
 //		passkeys
 //		totp optional|required
+//		smtp <host:port> { ... }   # see parseSMTP
 //	}
 func (l *PasswordLogin) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next() // the method
@@ -48,6 +52,7 @@ func (l *PasswordLogin) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	return parseBlock(d, map[string]word{
 		"passkeys": once(flag(&l.Passkeys)),
 		"totp":     once(oneOf(&l.TOTP, "optional", "required")),
+		"smtp":     once(l.parseSMTP),
 	})
 }
 
@@ -66,6 +71,13 @@ func (l *PasswordLogin) ConfigureLogin(config *issuer.Config) error {
 		config.SecondFactor = mode
 	default:
 		return fmt.Errorf("login password: totp: %q is neither optional nor required", l.TOTP)
+	}
+	if l.SMTP != nil {
+		m, err := l.SMTP.mailer()
+		if err != nil {
+			return fmt.Errorf("login password: %w", err)
+		}
+		config.SendMail = m.send
 	}
 	config.Password, config.Passkeys = true, l.Passkeys
 	return nil

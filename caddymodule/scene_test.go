@@ -42,6 +42,7 @@ const (
 // configuration per process, so these tests do not run in parallel.
 type gateScene struct {
 	words    string // further lines of the option oauth
+	login    string // the block of login password, if any
 	t        testing.TB
 	address  string
 	upstream *recorder
@@ -173,14 +174,14 @@ func (s *gateScene) caddyfile(global, site string) string {
 			secret a-client-secret-that-is-long-enough
 			redirect_uri https://chatgpt.com/cb
 		}
-		login password
+		login password %s
 		%s
 	}
 }
 http://%s {
 	%s
 }
-`, global, testIssuer, s.dsn, s.signingKey(), s.words, s.address, strings.ReplaceAll(site, "UPSTREAM", s.upstream.address))
+`, global, testIssuer, s.dsn, s.signingKey(), s.login, s.words, s.address, strings.ReplaceAll(site, "UPSTREAM", s.upstream.address))
 	// The site is addressed by every Host.
 	return strings.Replace(caddyfile, "http://"+s.address, ":"+s.address[strings.LastIndex(s.address, ":")+1:], 1)
 }

@@ -61,6 +61,7 @@ func newGallery(t *testing.T, config issuer.LookConfig, languages ...string) *ga
 	g.scene = issuertest.New(t, issuertest.SelfRegistration(g.host), issuertest.Passkeys(), issuertest.With(func(c *issuer.Config) {
 		c.OpenID, c.Look, c.SessionLimit, c.SecondFactor = true, look, 3, issuer.SecondFactorOptional
 		c.Methods = []issuer.LoginMethod{{Name: "google", Label: "Google", Provider: nowhere{}}, {Name: "company", Label: "Acme SSO", Provider: nowhere{}}}
+		c.SendMail = func(context.Context, issuer.Mail) error { return nil }
 		c.Catalog = galleryCatalog(t)
 		c.Routes = func(string) []issuer.Route {
 			return []issuer.Route{
@@ -258,6 +259,9 @@ func (g *gallery) visit(t *testing.T, language string) {
 	posted("reset-wrong", browser.Get(link), "Change the password", func(form url.Values) { form.Set("again", "x") })
 	posted("reset-done", browser.Get(link), "Change the password", choose)
 	shown("error-reset", link)
+	shown("forgot", "/oauth/forgot")
+	posted("forgot-wrong", browser.Get("/oauth/forgot"), "Send the link", func(form url.Values) { form.Set("email", "ada") })
+	posted("forgot-sent", browser.Get("/oauth/forgot"), "Send the link", func(form url.Values) { form.Set("email", issuertest.Email) })
 	for _, name := range []string{"consent", "consent-more", "apps", "credentials"} {
 		opened := *g.pages[language+"/"+name]
 		opened.Body = strings.ReplaceAll(opened.Body, "<details", "<details open")

@@ -145,6 +145,12 @@ type Config struct {
 	// SecondFactor is whether the users of `login password` have a second factor,
 	// codes by time (RFC 6238). Who signs in with a passkey has shown two.
 	SecondFactor SecondFactorMode
+	// SendMail sends a mail to a user of `login password`, and returns when the mail
+	// server has taken it. It is called in the background, a few at once. nil: there
+	// are no mails, and no page for who has forgotten the password.
+	SendMail func(context.Context, Mail) error
+	// ResetTTL is how long the link of such a mail works. Zero: 30 minutes.
+	ResetTTL time.Duration
 	// Methods are the other ways to sign in. Without any, and without Password,
 	// nobody can sign in.
 	Methods []LoginMethod

@@ -14,6 +14,8 @@
 //	GET, POST /oauth/apps                                apps.go
 //	GET, DELETE /oauth/api/apps, /oauth/api/apps/ID      apps_api.go
 //	POST /oauth/account                                  account.go
+//	GET, POST /oauth/reset                               reset.go
+//	GET, POST /oauth/forgot                              forgot.go
 //	POST /oauth/token                                    RFC 6749 section 3.2, RFC 7523, RFC 9449  token.go, proof.go, grant_*.go
 //	POST /oauth/revoke                                   RFC 7009  revoke.go
 //	POST /oauth/par                                      RFC 9126  pushed_request.go

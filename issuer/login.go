@@ -129,6 +129,7 @@ type signIn struct {
 	Invalid                 bool   // the fields are what is wrong
 	Again                   bool   // there is a login, but the client wants a fresh one
 	Password                bool   // the form for email and password
+	Forgot                  string // address of the page for who has forgotten it; empty: there is none
 	Methods                 []signInMethod
 	Passkey                 *passkeyForm // nil: passkeys are off
 }
@@ -158,6 +159,9 @@ func (s *Server) showSignIn(w http.ResponseWriter, r *http.Request, status int, 
 		page.Passkey = form
 	}
 	page.Action, page.Password = s.endpoint(loginPath), s.cfg.Password
+	if s.cfg.SendMail != nil {
+		page.Forgot = s.pageAddress(r, forgotPath, nil)
+	}
 	for i := range s.cfg.Methods {
 		method := &s.cfg.Methods[i]
 		page.Methods = append(page.Methods, signInMethod{s.endpoint(methodPath(method.Name)), label(method)})

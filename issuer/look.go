@@ -31,12 +31,13 @@ const (
 
 	credentialsPage pageName = "credentials.html"
 	resetPage       pageName = "reset.html"
+	forgotPage      pageName = "forgot.html"
 	codePage        pageName = "code.html"
 	enrolPage       pageName = "enrol.html"
 	recoveryPage    pageName = "recovery.html"
 )
 
-var pageNames = []pageName{signInPage, consentPage, limitPage, messagePage, refusedPage, devicePage, accountPage, endSessionPage, connectedPage, appsPage, credentialsPage, resetPage, codePage, enrolPage, recoveryPage}
+var pageNames = []pageName{signInPage, consentPage, limitPage, messagePage, refusedPage, devicePage, accountPage, endSessionPage, connectedPage, appsPage, credentialsPage, resetPage, forgotPage, codePage, enrolPage, recoveryPage}
 
 // What all pages share.
 const (

@@ -28,7 +28,7 @@ func pageSamples() []pageSample {
 	device := consent
 	device.Target = redirectTarget{targetDevice, "sample-code"}
 	form := signIn{
-		Client: "sample-client", Action: "/sample", Request: "sample-request", Email: "sample-email", Problem: "sample-problem", Password: true,
+		Client: "sample-client", Action: "/sample", Request: "sample-request", Email: "sample-email", Problem: "sample-problem", Password: true, Forgot: "/sample-forgot",
 		Methods: []signInMethod{{"/sample/method", "sample-method"}},
 	}
 	form.Passkey = &passkeyForm{Action: "/sample/passkey", Ceremony: "sample-ceremony", Options: "sample-options", Script: "/sample.js"}
@@ -71,6 +71,7 @@ func pageSamples() []pageSample {
 		{enrolPage, enrolForm{Action: "/sample", Token: "sample-token", Enrolment: "sample-enrolment", Picture: "data:sample", Secret: "sample-secret"}},
 		{recoveryPage, recoveryView{Codes: []string{"sample-code"}, Next: "/sample-next"}},
 		{resetPage, resetForm{User: "sample-user", Action: "/sample", Token: "sample-token", Problem: "sample-problem", Least: 8, EndsSessions: true, Factors: true}},
+		{forgotPage, forgotForm{Action: "/sample", Email: "sample-email", Problem: "sample-problem"}},
 		{credentialsPage, credentials}, {credentialsPage, full},
 		{appsPage, apps}, {appsPage, appsView{User: "sample-user", SignOut: "/sample/out", SignOutToken: "sample-sign"}},
 	}

@@ -30,6 +30,8 @@ type Server struct {
 	deviceStarts, userCodeFailures, pushes *throttle // by network
 	registrations, wrongTokens             *throttle // by network
 
+	forgotten *forgottenPasswords
+
 	registry *registry // also cfg.Clients
 
 	providers map[string]*identityProvider // by issuer
@@ -59,6 +61,8 @@ func New(cfg Config) (*Server, error) {
 		return nil, errors.New("issuer: Secrets is missing")
 	case cfg.SecondFactor != SecondFactorOff && !cfg.Password:
 		return nil, errors.New("issuer: SecondFactor needs Password: it is that of its users")
+	case cfg.SendMail != nil && !cfg.Password:
+		return nil, errors.New("issuer: SendMail needs Password: mails go to its users")
 	case cfg.Passkeys && !cfg.Password:
 		return nil, errors.New("issuer: Passkeys needs Password: passkeys are those of its users")
 	}
@@ -96,6 +100,7 @@ func New(cfg Config) (*Server, error) {
 	}
 	s.registrations = newThrottle(registrationLimit, registrationWindow, registrationKeys, cfg.Now)
 	s.wrongTokens = newThrottle(wrongTokenLimit, registrationWindow, registrationKeys, cfg.Now)
+	s.forgotten = newForgottenPasswords(cfg.Now)
 	var err error
 	if cfg.Passkeys {
 		if s.passkeys, err = newRelyingParty(&cfg); err != nil {
@@ -118,6 +123,7 @@ func setDefaults(cfg *Config) {
 	setDefault(&cfg.CodeTTL, 5*time.Minute)
 	setDefault(&cfg.RefreshTokenTTL, 30*24*time.Hour)
 	setDefault(&cfg.LoginTTL, 12*time.Hour)
+	setDefault(&cfg.ResetTTL, 30*time.Minute)
 	if cfg.Grants == nil {
 		cfg.Grants = []string{grantAuthorizationCode, grantRefreshToken}
 	}
@@ -172,6 +178,9 @@ func (s *Server) routes() *http.ServeMux {
 	}
 	if s.cfg.Password {
 		handle(resetPath, s.handleReset, get, post)
+	}
+	if s.cfg.SendMail != nil {
+		handle(forgotPath, s.handleForgot, get, post)
 	}
 	if s.cfg.SecondFactor != SecondFactorOff {
 		handle(secondFactorPath, s.handleSecondFactor, post)
