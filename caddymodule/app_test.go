@@ -20,9 +20,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/caddy-scope/caddy-scope/issuer"
+	"github.com/caddy-scope/caddy-scope/oauth"
 	"github.com/caddy-scope/caddy-scope/postgres/postgrestest"
 )
 
@@ -105,6 +108,43 @@ func TestRevocationInPsqlCutsOffTheNextRequest(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// V-08: TestRevocationHereCutsOffTheNextRequestHere: who was answered that a
+// session is over finds it so at this node with the very next request, although
+// the view decides.
+func TestRevocationHereCutsOffTheNextRequestHere(t *testing.T) {
+	s, db := newRealScene(t)
+	store := running.Load().runtime.store
+	for name, end := range map[string]func(session string) error{
+		"revoked":           func(id string) error { return store.RevokeSession(t.Context(), id, "gpt", "revoked", issuer.Origin{}) },
+		"ended by the user": func(id string) error { return store.EndUserSession(t.Context(), id, "user-1", issuer.Origin{}) },
+		"ended with all": func(string) error {
+			_, err := store.EndUserSessions(t.Context(), "user-1", issuer.Origin{})
+			return err
+		},
+		"narrowed": func(id string) error {
+			return store.NarrowSession(t.Context(), "user-1", id, oauth.NewScopeSet("jobs:read", "jobs:write"), oauth.NewScopeSet("jobs:write"), issuer.Origin{})
+		},
+	} {
+		for range 8 { // without the wait some get through
+			id := uuid.NewString()
+			if _, err := db.Exec(t.Context(), `INSERT INTO gpt_sessions (id, user_id, client_id, scopes, granted_scopes, expires_at)
+				VALUES ($1, 'user-1', 'gpt', '{jobs:read,jobs:write}', '{jobs:read,jobs:write}', now() + interval '1 day')`, id); err != nil {
+				t.Fatal(err)
+			}
+			request := "GET /jobs HTTP/1.1\nHost: api.example.com\nConnection: close\nAuthorization: Bearer " + s.token(func(c map[string]any) { c["sid"] = id }) + "\n\n"
+			if got := s.raw(request); got.status != http.StatusOK {
+				t.Fatalf("%s: before: %+v", name, got)
+			}
+			if err := end(id); err != nil {
+				t.Fatalf("%s: %v", name, err)
+			}
+			if got := s.raw(request); got.status != http.StatusUnauthorized && got.status != http.StatusForbidden {
+				t.Fatalf("%s: the next request is answered %d", name, got.status)
+			}
+		}
 	}
 }
 

@@ -165,7 +165,7 @@ func (a *App) open(ctx context.Context) (*runtime, error) {
 		if rt.view, err = a.openView(ctx, db); err != nil {
 			return nil, err
 		}
-		rt.sessions = rt.view
+		rt.sessions, rt.store = rt.view, &hearingStore{db.store, rt.view}
 	}
 	config, err := a.issuerConfig(rt)
 	if err != nil {

@@ -69,9 +69,9 @@ func PageFiles() fs.FS { return pageFiles }
 // concurrent use.
 type Look struct {
 	languages
-	name           string                            // empty: the issuer's host
-	logo, logoDark *Logo                             // nil: none
-	templates      []map[pageName]*template.Template // by language
+	name           string        // empty: the issuer's host
+	logo, logoDark *Logo         // nil: none
+	templates      []*pagesOfOne // by language
 	style          string
 	policy         string
 }
@@ -140,13 +140,39 @@ func readLook(cfg LookConfig) (*Look, error) {
 	}
 	l.policy = contentSecurityPolicy(l.style)
 	for _, words := range l.all {
-		pages, err := files.parse(words)
-		if err != nil {
-			return nil, err
+		pages := &pagesOfOne{words: words, parsed: make(map[pageName]*template.Template)}
+		if cfg.Templates != nil { // now: they may be wrong, and change later
+			for _, page := range pageNames {
+				if pages.parsed[page], err = files.parse(page, words); err != nil {
+					return nil, err
+				}
+			}
 		}
 		l.templates = append(l.templates, pages)
 	}
 	return l, nil
+}
+
+// pagesOfOne are the pages in one language. Ours are parsed when they are first
+// shown: together they would be the largest part of a node's heap, which garbage
+// collection goes through over and over, and few are ever shown.
+type pagesOfOne struct {
+	words  *words
+	mu     sync.Mutex
+	parsed map[pageName]*template.Template
+}
+
+func (p *pagesOfOne) get(page pageName) (*template.Template, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if known := p.parsed[page]; known != nil {
+		return known, nil
+	}
+	parsed, err := pageSource{}.parse(page, p.words)
+	if err == nil {
+		p.parsed[page] = parsed
+	}
+	return parsed, err
 }
 
 // Speaks reports whether the pages are in the language of this tag.
@@ -189,22 +215,18 @@ func (s pageSource) check() error {
 	return nil
 }
 
-func (s pageSource) parse(words *words) (map[pageName]*template.Template, error) {
-	pages := map[pageName]*template.Template{}
-	for _, page := range pageNames {
-		parsed := template.New("").Funcs(template.FuncMap{"text": words.text, "mark": words.mark})
-		for _, file := range []string{layoutFile, partsFile, string(page)} {
-			text, err := s.read(file)
-			if err != nil {
-				return nil, err
-			}
-			if _, err := parsed.New(file).Parse(text); err != nil {
-				return nil, err // names the file
-			}
+func (s pageSource) parse(page pageName, words *words) (*template.Template, error) {
+	parsed := template.New("").Funcs(template.FuncMap{"text": words.text, "mark": words.mark})
+	for _, file := range []string{layoutFile, partsFile, string(page)} {
+		text, err := s.read(file)
+		if err != nil {
+			return nil, err
 		}
-		pages[page] = parsed
+		if _, err := parsed.New(file).Parse(text); err != nil {
+			return nil, err // names the file
+		}
 	}
-	return pages, nil
+	return parsed, nil
 }
 
 // contentSecurityPolicy allows our style sheet by its hash and nothing else.
@@ -229,6 +251,10 @@ type layoutView struct {
 
 // render writes a page in the language at this place, for a server on this host.
 func (l *Look) render(to io.Writer, page pageName, language int, host string, data any) error {
+	parsed, err := l.templates[language].get(page)
+	if err != nil {
+		return err
+	}
 	words := l.all[language]
 	view := layoutView{
 		Language: words.tag.String(), Direction: words.direction(), Site: l.name,
@@ -237,5 +263,5 @@ func (l *Look) render(to io.Writer, page pageName, language int, host string, da
 	if view.Site == "" {
 		view.Site = host
 	}
-	return l.templates[language][page].ExecuteTemplate(to, "layout", view)
+	return parsed.ExecuteTemplate(to, "layout", view)
 }
