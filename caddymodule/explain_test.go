@@ -174,8 +174,8 @@ func TestExplainTellsWhatALiveGateDoes(t *testing.T) {
 		}
 	})
 	for _, outcome := range []explain.Outcome{explain.Allowed, explain.Refused, explain.NotGated, explain.Unmatched, explain.Bypass, explain.Preflight, explain.Observed} {
-		if outcomes[outcome] == 0 {
-			t.Errorf("%d requests were %s: it shows nothing about that (%v)", outcomes[outcome], outcome, outcomes)
+		if outcomes[outcome] < 5 {
+			t.Errorf("%d requests were %s: they show too little (%v)", outcomes[outcome], outcome, outcomes)
 		}
 	}
 }
