@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -117,6 +116,11 @@ func (c *cleanUp) remove() string {
 // KeepEvents sets how long the audit trail is kept; 0: for ever.
 func (u *Upkeep) KeepEvents(d time.Duration) { u.keepEvents.Store(int64(d)) }
 
+// errCleanedElsewhere ends a pass: another node is at it, and goes over every
+// table. Who went on instead would be in that node's way, and both would leave
+// what the other one had just locked.
+var errCleanedElsewhere = errors.New("another node cleans up")
+
 // Clean removes expired rows in batches, of one table after the other in turn, so
 // that one with many does not keep the others waiting. One node at a time does
 // it, and no lock is held longer than a batch takes.
@@ -135,13 +139,20 @@ func (u *Upkeep) Clean(ctx context.Context) error {
 		passes = append(passes, &cleanPass{cleanUp: &cleanUps[i], from: pgtype.Timestamptz{InfinityModifier: pgtype.NegativeInfinity, Valid: true}})
 	}
 	for len(passes) > 0 && ctx.Err() == nil {
-		passes = slices.DeleteFunc(passes, func(p *cleanPass) bool {
+		unfinished := passes[:0]
+		for _, p := range passes {
 			more, err := u.cleanBatch(ctx, p)
+			if errors.Is(err, errCleanedElsewhere) {
+				return errors.Join(errs...)
+			}
 			if err != nil && ctx.Err() == nil {
 				errs = append(errs, fmt.Errorf("clean up %s: %w", p.table, err))
 			}
-			return !more
-		})
+			if more {
+				unfinished = append(unfinished, p)
+			}
+		}
+		passes = unfinished
 	}
 	return errors.Join(errs...)
 }
@@ -163,8 +174,8 @@ const cleanSQL = `SELECT pg_try_advisory_xact_lock(hashtext($1), hashtext('upkee
 // pass; the ones after it are not.
 func (u *Upkeep) cleanBatch(ctx context.Context, p *cleanPass) (more bool, err error) {
 	var keys []string
+	var mine bool
 	err = u.db.maintain(ctx, inTx(func(ctx context.Context, tx pgx.Tx) error {
-		var mine bool
 		keys = nil
 		err := tx.QueryRow(ctx, cleanSQL, "gpt:"+u.db.schema, cleanWait.String(), cleanLimit.String()).Scan(&mine)
 		if err != nil || !mine {
@@ -189,6 +200,9 @@ func (u *Upkeep) cleanBatch(ctx context.Context, p *cleanPass) (more bool, err e
 		_, err = tx.Exec(ctx, u.db.sql(p.remove()), keys)
 		return err
 	}))
+	if err == nil && !mine {
+		err = errCleanedElsewhere
+	}
 	return len(keys) == cleanBatch, err
 }
 

@@ -241,9 +241,12 @@ func TestOneNodeCleansAtATime(t *testing.T) {
 	}
 	s.must(other.Rollback(s.ctx))
 	nodes := []*postgres.Upkeep{u, postgres.NewUpkeep(s.db), postgres.NewUpkeep(s.db), postgres.NewUpkeep(s.db)}
-	parallel(len(nodes), func(i int) { s.must(nodes[i].Clean(s.ctx)) })
-	if got := s.count(`SELECT count(*) FROM gpt_dpop_proofs`); got != 0 {
-		t.Errorf("%d rows are left", got)
+	for range 20 { // nodes that stepped aside for each other left rows, at times
+		parallel(len(nodes), func(i int) { s.must(nodes[i].Clean(s.ctx)) })
+		if got := s.count(`SELECT count(*) FROM gpt_dpop_proofs`); got != 0 {
+			t.Fatalf("%d rows are left", got)
+		}
+		s.exec(expired["gpt_dpop_proofs"], 10)
 	}
 }
 
