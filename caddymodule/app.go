@@ -99,6 +99,9 @@ func (*App) CaddyModule() caddy.ModuleInfo {
 // database.
 func (a *App) Provision(ctx caddy.Context) error {
 	a.ctx, a.logger, a.started = ctx, ctx.Logger(), make(chan struct{})
+	if err := registerMetrics(ctx); err != nil {
+		return err
+	}
 	for _, step := range []func() error{
 		a.provisionIssuer, a.provisionScopes, a.provisionLook, a.provisionClients, a.provisionPolicies, a.provisionRegistration, a.provisionLifetimes,
 		a.provisionPostgres, a.provisionSecrets, a.provisionSigningKeys, a.provisionLogins, a.provisionEvents, a.provisionIdentityProviders, a.provisionTokens,

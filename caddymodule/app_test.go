@@ -12,8 +12,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
-	"os"
-	"regexp"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -22,7 +20,6 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
-	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/caddy-scope/caddy-scope/issuer"
 	"github.com/caddy-scope/caddy-scope/oauth"
@@ -186,42 +183,6 @@ func TestLiveViewTellsItsState(t *testing.T) {
 	}
 	if _, ok := gather(t)["caddy_oauth_view_fresh"]; ok {
 		t.Error("metrics of a view with strict")
-	}
-}
-
-// gather returns our metrics that have no labels.
-func gather(t *testing.T) map[string]float64 {
-	t.Helper()
-	registry := prometheus.NewRegistry()
-	registry.MustRegister(nodeMetrics{})
-	families, err := registry.Gather()
-	if err != nil {
-		t.Fatal(err)
-	}
-	metrics := make(map[string]float64)
-	for _, family := range families {
-		for _, m := range family.GetMetric() {
-			metrics[family.GetName()] = m.GetGauge().GetValue() + m.GetCounter().GetValue()
-		}
-	}
-	return metrics
-}
-
-// TestEveryMetricIsDocumented, so that an operator knows what to watch.
-func TestEveryMetricIsDocumented(t *testing.T) {
-	document, err := os.ReadFile("../docs/operations.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	descriptions := make(chan *prometheus.Desc, 100)
-	gateDecisions.Describe(descriptions)
-	nodeMetrics{}.Describe(descriptions)
-	close(descriptions)
-	for d := range descriptions {
-		name := regexp.MustCompile(`fqName: "([^"]+)"`).FindStringSubmatch(d.String())[1]
-		if !bytes.Contains(document, []byte("`"+name+"`")) {
-			t.Errorf("operations.md does not tell of %s", name)
-		}
 	}
 }
 

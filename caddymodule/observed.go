@@ -31,7 +31,7 @@ func (p *Protect) observe(r *http.Request, refusal *validator.Refusal) {
 	if p.app.rehearsal != nil {
 		return
 	}
-	p.decisions.count("observed")
+	p.decisionsOf(refusal.Rule).count(outcomeObserved)
 	kind := observe.KindOf(place(p.Source), r, refusal)
 	count := observed.Add(kind, id, e.Path, time.Now())
 	level := zapcore.DebugLevel

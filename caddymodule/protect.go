@@ -93,8 +93,8 @@ type Protect struct {
 	bypass    caddyhttp.MatcherSets
 	bypassing string // bypass in JSON
 	headers   *validator.HeaderPolicy
-	ruleText  map[*validator.Rule]string
-	decisions *decisionCounter
+	rules     []gateRule // by validator.Rule.Index
+	ruleless  *decisions // of requests that come under none
 	streams   *openStreams
 	logger    *zap.Logger
 }
@@ -187,14 +187,14 @@ func (p *Protect) Provision(ctx caddy.Context) error {
 			return p.at(fmt.Errorf("bypass: %w", err))
 		}
 	}
-	p.ruleText = make(map[*validator.Rule]string)
-	for _, rule := range p.resource.Rules() {
-		p.ruleText[rule] = rule.String()
-	}
-	if p.decisions, err = newDecisionCounter(ctx); err != nil {
-		return err
-	}
+	p.provisionDecisions()
 	app.gates = append(app.gates, p)
+	return nil
+}
+
+// Cleanup lets go of the counters of rules that no configuration has any more.
+func (p *Protect) Cleanup() error {
+	p.releaseDecisions()
 	return nil
 }
 
@@ -219,7 +219,7 @@ func (p *Protect) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 			return err
 		}
 		if own {
-			p.decisions.count("bypass")
+			p.ruleless.count(outcomeBypass)
 			p.rehearsed(r, explain.Bypass, nil)
 			return next.ServeHTTP(w, r)
 		}
@@ -247,18 +247,18 @@ func (p *Protect) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 func (p *Protect) forward(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, decision *validator.Decision) error {
 	switch {
 	case decision.Rule == nil:
-		p.decisions.count("unmatched")
+		p.ruleless.count(outcomeUnmatched)
 		p.rehearsed(r, explain.Unmatched, decision)
 		return next.ServeHTTP(w, r)
 	case decision.Preflight:
-		p.decisions.count("preflight")
+		p.decisionsOf(decision.Rule).count(outcomePreflight)
 		p.rehearsed(r, explain.Preflight, decision)
 		if p.resource.AnswersPreflights() {
 			p.resource.AnswerPreflight(w, r)
 			return nil
 		}
 	default:
-		p.decisions.count("allowed")
+		p.decisionsOf(decision.Rule).count(outcomeAllowed)
 		p.rehearsed(r, explain.Allowed, decision)
 	}
 	if !p.ForwardToken || decision.Preflight {
@@ -311,7 +311,7 @@ func (p *Protect) refuse(w http.ResponseWriter, r *http.Request, next caddyhttp.
 		p.observe(r, refusal)
 		return next.ServeHTTP(w, r)
 	}
-	p.decisions.count(refusalOutcome(refusal))
+	p.decisionsOf(refusal.Rule).count(outcomeOf(refusal))
 	id := requestID(r)
 	p.logRefusal(r, refusal, id)
 	p.resource.SetCORSHeader(w.Header(), r)
@@ -348,5 +348,6 @@ func (p *Protect) logRefusal(r *http.Request, refusal *validator.Refusal, id str
 // Interface guards
 var (
 	_ caddy.Provisioner           = (*Protect)(nil)
+	_ caddy.CleanerUpper          = (*Protect)(nil)
 	_ caddyhttp.MiddlewareHandler = (*Protect)(nil)
 )

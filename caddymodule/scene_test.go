@@ -80,6 +80,13 @@ func (s *heldSessions) revoke(id string) {
 	delete(s.live, id)
 }
 
+// restore undoes revoke and narrow.
+func (s *heldSessions) restore() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.live[testSession] = &validator.Session{UserID: "user-1", ClientID: "gpt", Scopes: oauth.NewScopeSet("jobs:read", "jobs:write")}
+}
+
 func (s *heldSessions) narrow(id string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -80,7 +80,7 @@ func (o *openStreams) watch(gate *Protect) {
 				if s.over != nil {
 					o.close(s)
 				} else if s.over = s.confirm(gate.resource); s.over != nil && o.close(s) {
-					gate.decisions.count("stream_ended")
+					gate.decisionsOf(s.grant.Rule()).count(outcomeStreamEnded)
 					gate.logger.Debug("stream ended", zap.String("gate", gate.Source), zap.NamedError("cause", s.over))
 				}
 			})

@@ -79,10 +79,10 @@ func takesMessages(rule RuleSettings) bool {
 
 // textOf returns the rule as it is written.
 func (p *Protect) textOf(rule *validator.Rule) string {
-	if text, ok := p.ruleText[rule]; ok {
-		return text
+	if own := &p.rules[rule.Index()]; own.rule == rule {
+		return own.text
 	}
-	return rule.String() // of tools
+	return rule.String() // of several tools
 }
 
 // serveNext has the request answered. An answer that may list tools is filtered

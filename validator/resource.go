@@ -86,6 +86,9 @@ func foldTable(table *ruleTable) *ruleTable {
 // Rules returns the rules in the order they were given.
 func (r *Resource) Rules() []*Rule { return slices.Clone(r.table.rules) }
 
+// AllRules returns Rules and after them those of tools, each at its Rule.Index.
+func (r *Resource) AllRules() []*Rule { return slices.Concat(r.table.rules, r.table.ofTools) }
+
 // Identifier returns what access tokens must be for.
 func (r *Resource) Identifier() string { return r.cfg.Resource }
 
@@ -140,6 +143,9 @@ type Grant struct {
 
 // Grant returns what an authenticated decision rests on.
 func (d *Decision) Grant() Grant { return Grant{d.Rule, d.token} }
+
+// Rule returns the rule that decided.
+func (g Grant) Rule() *Rule { return g.rule }
 
 // NoteUse reports, about once in every interval for each token, that the use of
 // the session is worth a note; the token's own clock spares busy ones the

@@ -44,6 +44,7 @@ type Rule struct {
 
 	tools *toolTable // compiled Tools
 	also  []*Rule    // must be met too; of a rule without Path and Tool: instead
+	index int
 }
 
 // Everything is the pattern that covers every path.
@@ -68,6 +69,11 @@ func (e *RuleError) Error() string {
 	}
 	return fmt.Sprintf("%s: %s: %s", at(e.Rule), e.Problem, at(*e.Other))
 }
+
+// Index is the rule's place in Resource.AllRules, by which a caller finds what it
+// keeps for the rule without looking it up. When several tools are called in one
+// request it is that of their path.
+func (r *Rule) Index() int { return r.index }
 
 // String returns the rule as it is written in a Caddyfile.
 func (r Rule) String() string {

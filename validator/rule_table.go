@@ -83,6 +83,7 @@ type ruleTable struct {
 	root       node
 	everything slots
 	rules      []*Rule
+	ofTools    []*Rule
 }
 
 // slots hold the rule for each of methods.
@@ -113,6 +114,7 @@ func newRuleTable(rules []Rule, catalog *oauth.Catalog) (*ruleTable, error) {
 			}
 			rule.tools = tools
 		}
+		rule.index = i
 		p, _ := parsePattern(rule.Path) // checked above
 		all = append(all, &placedRule{&rule, p, newMethodSet(rule.Methods), i})
 		table.rules = append(table.rules, &rule)
@@ -130,6 +132,7 @@ func newRuleTable(rules []Rule, catalog *oauth.Catalog) (*ruleTable, error) {
 			return nil, &RuleError{Rule: *c.Rule, Other: other, Problem: "neither is more specific for the requests that both match"}
 		}
 	}
+	table.numberTools()
 	for _, c := range all {
 		table.slotsOf(c.pattern).put(c.Rule, c.methodSet)
 	}
@@ -139,6 +142,20 @@ func newRuleTable(rules []Rule, catalog *oauth.Catalog) (*ruleTable, error) {
 		}
 	}
 	return table, nil
+}
+
+// numberTools gives the rules of tools the places after those of paths.
+func (t *ruleTable) numberTools() {
+	for _, path := range t.rules {
+		if path.tools == nil {
+			continue
+		}
+		for _, configured := range path.Tools.Rules {
+			rule := path.tools.calls[configured.Tool]
+			rule.index = len(t.rules) + len(t.ofTools)
+			t.ofTools = append(t.ofTools, rule)
+		}
+	}
 }
 
 // hiding returns one of the rules that together take every request of the given

@@ -100,7 +100,7 @@ func (t *toolTable) operation(tools []string) (rule *Rule, unknown string) {
 		}
 	}
 	if several != nil {
-		return &Rule{also: append(several, rule)}, ""
+		return &Rule{also: append(several, rule), index: t.path.index}, ""
 	}
 	return rule, ""
 }
