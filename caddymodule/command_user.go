@@ -76,7 +76,7 @@ take the account.`,
 	for _, cmd := range []*cobra.Command{add, passwd} {
 		cmd.Flags().Bool("password-stdin", false, "Read the password from standard input")
 	}
-	user.AddCommand(add, passwd, reset, list, disable, enable)
+	user.AddCommand(add, passwd, reset, list, disable, enable, exportUserCommand(), eraseUserCommand())
 	return user
 }
 

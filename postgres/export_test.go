@@ -14,3 +14,13 @@ func (u *Upkeep) TimePasses(d time.Duration) {
 
 // Observe is what a pass does first.
 func (u *Upkeep) Observe(ctx context.Context) error { return u.heard.move(ctx, u.db) }
+
+// PersonalTables are the tables that hold something about users, each with the
+// columns that are not handed out.
+func PersonalTables() map[string][]string {
+	tables := make(map[string][]string)
+	for _, table := range personalTables {
+		tables[table.name] = table.secret
+	}
+	return tables
+}
