@@ -159,6 +159,7 @@ func (a *App) open(ctx context.Context) (*runtime, error) {
 	rt := &runtime{
 		db: db.store, store: db.store, keys: keys, verify: keys,
 		sessions: db.sessions, touch: db.upkeep.Touch, usage: db.upkeep.Usage, ready: db.db.Ready, clock: db.clock,
+		pool: db.db, upkeep: db.upkeep,
 		proofs: &dpop.Verifier{Nonces: a.secrets.Nonces(time.Now), Store: db.store, Now: time.Now},
 	}
 	if a.SessionCheck != "strict" {

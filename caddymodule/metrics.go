@@ -25,11 +25,43 @@ type nodeMetric struct {
 // nodeState is what they are taken from, at one moment.
 type nodeState struct {
 	*App
-	view *postgres.ViewState // nil: session_check strict
+	view   *postgres.ViewState // nil: session_check strict
+	pool   *postgres.PoolState
+	upkeep *postgres.UpkeepState
 }
 
 func gauge(name, help string, value func(*nodeState) (float64, bool)) nodeMetric {
 	return nodeMetric{prometheus.NewDesc("caddy_oauth_"+name, help, nil, nil), prometheus.GaugeValue, value}
+}
+
+func counter(name, help string, value func(*nodeState) float64) nodeMetric {
+	return nodeMetric{prometheus.NewDesc("caddy_oauth_"+name, help, nil, nil), prometheus.CounterValue,
+		func(n *nodeState) (float64, bool) { return value(n), true }}
+}
+
+func ofPool(kind prometheus.ValueType, name, help string, value func(*postgres.PoolState) float64) nodeMetric {
+	return nodeMetric{prometheus.NewDesc("caddy_oauth_"+name, help, nil, nil), kind, func(n *nodeState) (float64, bool) {
+		if n.pool == nil {
+			return 0, false
+		}
+		return value(n.pool), true
+	}}
+}
+
+func ofUpkeep(kind prometheus.ValueType, name, help string, value func(*postgres.UpkeepState) (float64, bool)) nodeMetric {
+	return nodeMetric{prometheus.NewDesc("caddy_oauth_upkeep_"+name, help, nil, nil), kind, func(n *nodeState) (float64, bool) {
+		if n.upkeep == nil {
+			return 0, false
+		}
+		return value(n.upkeep)
+	}}
+}
+
+func oneIf(yes bool) float64 {
+	if yes {
+		return 1
+	}
+	return 0
 }
 
 func ofView(kind prometheus.ValueType, name, help string, value func(*postgres.ViewState) float64) nodeMetric {
@@ -42,12 +74,7 @@ func ofView(kind prometheus.ValueType, name, help string, value func(*postgres.V
 }
 
 var allNodeMetrics = []nodeMetric{
-	ofView(prometheus.GaugeValue, "fresh", "1 while the session view decides; 0 while every request reads Postgres.", func(s *postgres.ViewState) float64 {
-		if s.Fresh {
-			return 1
-		}
-		return 0
-	}),
+	ofView(prometheus.GaugeValue, "fresh", "1 while the session view decides; 0 while every request reads Postgres.", func(s *postgres.ViewState) float64 { return oneIf(s.Fresh) }),
 	ofView(prometheus.GaugeValue, "staleness_seconds", "Time since the session view's last completed poll was sent; below max_staleness the view decides.",
 		func(s *postgres.ViewState) float64 { return s.Staleness.Seconds() }),
 	ofView(prometheus.GaugeValue, "max_staleness_seconds", "The bound: no session is admitted later than this after its revocation.",
@@ -69,6 +96,35 @@ var allNodeMetrics = []nodeMetric{
 		func(n *nodeState) (float64, bool) { return float64(n.tokens.Len()), true }),
 	gauge("token_bytes", "What the verified access tokens weigh that are kept, about.",
 		func(n *nodeState) (float64, bool) { return float64(n.tokens.Bytes()), true }),
+	counter("token_verifications_total", "Access tokens that were not known, so that their signature was checked.",
+		func(n *nodeState) float64 { return float64(n.tokens.Verified()) }),
+	counter("token_evictions_total", "Verified access tokens that had to make room for others before they expired.",
+		func(n *nodeState) float64 { return float64(n.tokens.Evicted()) }),
+
+	ofPool(prometheus.GaugeValue, "database_up", "1 if the last call was answered by a server that takes writes; it is asked every second.",
+		func(s *postgres.PoolState) float64 { return oneIf(s.Answers) }),
+	ofPool(prometheus.CounterValue, "database_failures_total", "Calls that the database did not answer, or for which no connection came free in time.",
+		func(s *postgres.PoolState) float64 { return float64(s.Failures) }),
+	ofPool(prometheus.GaugeValue, "pool_acquired_connections", "Connections in use.",
+		func(s *postgres.PoolState) float64 { return float64(s.Acquired) }),
+	ofPool(prometheus.GaugeValue, "pool_idle_connections", "Connections that wait for use.",
+		func(s *postgres.PoolState) float64 { return float64(s.Idle) }),
+	ofPool(prometheus.GaugeValue, "pool_max_connections", "The most connections there may be.",
+		func(s *postgres.PoolState) float64 { return float64(s.Max) }),
+	ofPool(prometheus.CounterValue, "pool_acquires_total", "How often a connection was taken.",
+		func(s *postgres.PoolState) float64 { return float64(s.Acquires) }),
+	ofPool(prometheus.CounterValue, "pool_waits_total", "How often no connection was idle.",
+		func(s *postgres.PoolState) float64 { return float64(s.Waits) }),
+	ofPool(prometheus.CounterValue, "pool_wait_seconds_total", "How long calls waited for a connection.",
+		func(s *postgres.PoolState) float64 { return s.Waited.Seconds() }),
+
+	ofUpkeep(prometheus.GaugeValue, "last_success_timestamp_seconds", "When the last pass over the tables ended without a failure, by this node or because another was at it.",
+		func(s *postgres.UpkeepState) (float64, bool) { return float64(s.Cleaned.Unix()), !s.Cleaned.IsZero() }),
+	ofUpkeep(prometheus.CounterValue, "removed_rows_total", "Expired rows that this node removed.",
+		func(s *postgres.UpkeepState) (float64, bool) { return float64(s.Removed), true }),
+	ofUpkeep(prometheus.CounterValue, "failures_total", "Passes, and writes of what sessions did, that failed.",
+		func(s *postgres.UpkeepState) (float64, bool) { return float64(s.Failures), true }),
+
 	gauge("clock_skew_seconds", "How far this node's clock is ahead of the database's.", func(n *nodeState) (float64, bool) {
 		if n.runtime.clock == nil {
 			return 0, false
@@ -95,6 +151,14 @@ func (nodeMetrics) Collect(metrics chan<- prometheus.Metric) {
 		state := view.State()
 		now.view = &state
 	}
+	if pool := app.runtime.pool; pool != nil {
+		state := pool.State()
+		now.pool = &state
+	}
+	if upkeep := app.runtime.upkeep; upkeep != nil {
+		state := upkeep.State()
+		now.upkeep = &state
+	}
 	for _, m := range allNodeMetrics {
 		if value, ok := m.value(now); ok {
 			metrics <- prometheus.MustNewConstMetric(m.Desc, m.kind, value)
@@ -103,7 +167,7 @@ func (nodeMetrics) Collect(metrics chan<- prometheus.Metric) {
 }
 
 // collectors tell everything that is counted.
-var collectors = []prometheus.Collector{decisionMetrics{}, nodeMetrics{}}
+var collectors = []prometheus.Collector{decisionMetrics{}, grantCount, refusalCount, signInCount, nodeMetrics{}}
 
 // registerMetrics puts the collectors into the registry, which is a fresh one for
 // each configuration; the numbers go on.

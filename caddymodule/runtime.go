@@ -33,6 +33,8 @@ type runtime struct {
 	usage    *validator.Usage // nil: nobody counts
 	ready    func(context.Context) error
 	clock    *postgres.Clock // nil: the node's alone
+	pool     *postgres.DB    // nil, and upkeep too: there is no database
+	upkeep   *postgres.Upkeep
 }
 
 // openRuntime is App.open; tests of the gate alone put their own sessions here.
@@ -96,6 +98,7 @@ func (a *App) issuerConfig(rt *runtime) (issuer.Config, error) {
 		ClientAddress:     clientAddress,
 		Ready:             func(ctx context.Context) error { return readiness(ctx, rt) },
 		Logger:            a.logger,
+		Tally:             tally{},
 	}
 	if rt.clock != nil {
 		config.Tokens = rt.clock

@@ -290,7 +290,7 @@ func (s *Server) refuse(w http.ResponseWriter, r *http.Request, req *Authorizati
 		s.redirectError(w, r, req, e)
 		return
 	}
-	s.audit(r, "authorization refused: "+e.Code)
+	s.noteRefusal(r, e)
 	if CheckRedirectURI(req.RedirectURI) != nil { // was checked when it was registered; never a link before it is again
 		s.brokenLink(w, r, "redirect.unknown")
 		return
@@ -314,8 +314,13 @@ func errorAnswer(e *oauth.Error) url.Values {
 
 // redirectError sends an error to the client. RFC 6749 section 4.1.2.1.
 func (s *Server) redirectError(w http.ResponseWriter, r *http.Request, req *AuthorizationRequest, e *oauth.Error) {
-	s.audit(r, "authorization refused: "+e.Code)
+	s.noteRefusal(r, e)
 	s.redirect(w, req, errorAnswer(e))
+}
+
+func (s *Server) noteRefusal(r *http.Request, e *oauth.Error) {
+	s.audit(r, "authorization refused: "+e.Code)
+	s.tallyRefusal(r, e.Code)
 }
 
 // redirect sends the browser back, always with iss (RFC 9207), and with state

@@ -188,6 +188,8 @@ type Config struct {
 	Ready func(context.Context) error
 	// Logger; nil: none.
 	Logger *zap.Logger
+	// Tally counts; nil: nobody does.
+	Tally Tally
 	// Now is the clock of the node. nil: time.Now.
 	Now func() time.Time
 	// Tokens is the clock of access tokens, the same for all nodes; nil: Now.

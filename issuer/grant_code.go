@@ -17,6 +17,7 @@ const replayTolerance = 10 * time.Second
 
 var (
 	errCodeGrant    = oauth.InvalidGrant("The code is invalid, expired or used.")
+	errCodeReplayed = oauth.InvalidGrant(errCodeGrant.Description) // only who counts knows it from the other
 	errSessionLimit = oauth.InvalidGrant("The user has no room for another session.")
 )
 
@@ -72,7 +73,7 @@ func (s *Server) replayed(ctx context.Context, digest Digest, req tokenRequest) 
 	if err != nil && !errors.Is(err, ErrReplayed) && !errors.Is(err, ErrNotFound) {
 		return fmt.Errorf("replay authorization code: %w", err)
 	}
-	return errCodeGrant
+	return errCodeReplayed
 }
 
 // checkRedemption compares the token request with what the code is bound to.

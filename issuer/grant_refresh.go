@@ -8,7 +8,10 @@ import (
 	"github.com/caddy-scope/caddy-scope/oauth"
 )
 
-var errRefreshGrant = oauth.InvalidGrant("The refresh token is invalid, expired or revoked.")
+var (
+	errRefreshGrant    = oauth.InvalidGrant("The refresh token is invalid, expired or revoked.")
+	errRefreshReplayed = oauth.InvalidGrant(errRefreshGrant.Description) // only who counts knows it from the other
+)
 
 // grantRefresh continues a session. RFC 6749 section 6. What is asked for is
 // checked before the counter moves: a refused request costs the client nothing.
@@ -42,8 +45,10 @@ func (s *Server) grantRefresh(ctx context.Context, req tokenRequest) (*tokenResp
 	// 3. Move the counter.
 	rotated, err := s.cfg.Store.RotateRefreshToken(ctx, rotation, req.origin)
 	switch {
-	case errors.Is(err, ErrNotFound) || errors.Is(err, ErrReplayed):
+	case errors.Is(err, ErrNotFound):
 		return nil, errRefreshGrant
+	case errors.Is(err, ErrReplayed):
+		return nil, errRefreshReplayed
 	case err != nil:
 		return nil, fmt.Errorf("rotate refresh token: %w", err)
 	}
@@ -70,8 +75,10 @@ func (s *Server) readRefresh(ctx context.Context, presented string, req tokenReq
 	}
 	session, err := s.cfg.Store.FindAdoptedRefreshToken(ctx, digest, req.client.ID, s.refreshGrace(req.client), req.origin)
 	switch {
-	case errors.Is(err, ErrNotFound) || errors.Is(err, ErrReplayed):
+	case errors.Is(err, ErrNotFound):
 		return refreshToken{}, nil, errRefreshGrant
+	case errors.Is(err, ErrReplayed):
+		return refreshToken{}, nil, errRefreshReplayed
 	case err != nil:
 		return refreshToken{}, nil, fmt.Errorf("find adopted refresh token: %w", err)
 	}

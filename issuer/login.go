@@ -200,6 +200,7 @@ func (s *Server) handleLogin(w http.ResponseWriter, r *http.Request) {
 		// 3. The second factor, or a new login, whatever the browser brought.
 		err = s.afterPassword(w, r, req, client, user)
 	}
+	s.tallyFailedLogin(passwordMethod, err)
 	var throttled *throttledError
 	switch {
 	case err == nil:

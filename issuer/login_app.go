@@ -148,6 +148,7 @@ func (s *Server) appStandsBy(w http.ResponseWriter, r *http.Request, login Login
 // leads on by a button alone: a redirect here could go on for ever.
 func (s *Server) signInProblem(w http.ResponseWriter, r *http.Request, req *AuthorizationRequest, method *LoginMethod, problem string, cause error) {
 	s.audit(r, "sign-in refused by "+method.Name, zap.Error(cause))
+	s.cfg.Tally.SignedIn(method.Name, outcomeFailed)
 	s.signInPage(w, r, req, s.words(r).text(problem, label(method)))
 }
 

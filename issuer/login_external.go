@@ -144,6 +144,7 @@ func (s *Server) finishProviderLogin(w http.ResponseWriter, r *http.Request, met
 		return
 	case refusal != nil:
 		s.audit(r, "sign-in refused by "+method.Name, zap.Error(refusal), zap.Bool("denied", refusal.Denied))
+		s.cfg.Tally.SignedIn(method.Name, outcomeFailed)
 		problem := "signin.refused"
 		if refusal.Denied {
 			problem = "signin.denied"
@@ -227,6 +228,7 @@ func (s *Server) startExternalLogin(w http.ResponseWriter, r *http.Request, req 
 	login, err := s.cfg.Store.CreateExternalLogin(r.Context(), sha256.Sum256([]byte(cookie)), method.Name, user, s.sealLogoutHint(user.LogoutHint), s.cfg.LoginTTL, s.origin(r))
 	switch {
 	case errors.Is(err, ErrNotFound): // disabled here, or signed out there meanwhile
+		s.cfg.Tally.SignedIn(method.Name, outcomeFailed)
 		s.audit(r, "sign-in refused: the user is disabled or has signed out", zap.String("user_id", user.UserID), zap.String("method", method.Name))
 		s.errorWords(w, r, http.StatusForbidden, "account")
 		return false
@@ -260,6 +262,7 @@ func (s *Server) adoptLogin(w http.ResponseWriter, r *http.Request, req *Authori
 			s.logPageError(r, fmt.Errorf("end the login before: %w", err))
 		}
 	}
+	s.cfg.Tally.SignedIn(login.Method, outcomeSucceeded)
 	s.audit(r, "signed in", zap.String("user_id", login.UserID), zap.String("client_id", req.ClientID), zap.String("method", login.Method))
 	s.setCookie(w, loginCookie, cookie, s.cfg.LoginTTL)
 }
@@ -275,6 +278,7 @@ func label(method *LoginMethod) string {
 // providerUnavailable tells a person that the place to sign in does not answer.
 func (s *Server) providerUnavailable(w http.ResponseWriter, r *http.Request, method *LoginMethod, err error) {
 	s.logPageError(r, fmt.Errorf("login %s: %w", method.Name, err))
+	s.cfg.Tally.SignedIn(method.Name, outcomeUnavailable)
 	w.Header().Set("Retry-After", "10")
 	s.writeErrorPage(w, r, http.StatusServiceUnavailable, "provider.down", "provider.down.explanation", label(method))
 }

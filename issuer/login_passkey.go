@@ -56,6 +56,7 @@ func (s *Server) handlePasskeyLogin(w http.ResponseWriter, r *http.Request) {
 	if address.IsValid() {
 		if ok, wait := s.password.perAddress.Reserve(address.String()); !ok {
 			s.audit(r, "sign-in refused: too many failures")
+			s.cfg.Tally.SignedIn(PasskeyMethod, outcomeThrottled)
 			s.showThrottled(w, r, req, client, signIn{Request: form.Get("request")}, &throttledError{wait})
 			return
 		}
@@ -78,11 +79,13 @@ func (s *Server) handlePasskeyLogin(w http.ResponseWriter, r *http.Request) {
 	var refusal *passkeyRefusal
 	switch {
 	case errors.As(err, &refusal):
+		s.cfg.Tally.SignedIn(PasskeyMethod, outcomeFailed)
 		s.audit(r, "sign-in failed", zap.String("method", PasskeyMethod), zap.String("user_id", passkey.UserID), zap.Error(refusal))
 		page := signIn{Request: form.Get("request"), Problem: s.words(r).text(refusal.problem)}
 		s.showSignIn(w, r, http.StatusOK, req, client, page)
 	case err != nil:
 		s.releaseAddress(address)
+		s.cfg.Tally.SignedIn(PasskeyMethod, outcomeUnavailable)
 		s.unavailablePage(w, r, "sign in", err)
 	default:
 		s.releaseAddress(address)

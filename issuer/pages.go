@@ -9,6 +9,8 @@ import (
 	"strconv"
 
 	"go.uber.org/zap"
+
+	"github.com/caddy-scope/caddy-scope/oauth"
 )
 
 // pageHeaders sets what every page of ours carries, redirects from them too.
@@ -98,6 +100,7 @@ func (s *Server) errorPage(w http.ResponseWriter, r *http.Request, status int, k
 		explanation = key + ".explanation"
 	}
 	s.audit(r, "error page shown", zap.String("page", key), zap.String("explanation", explanation), zap.Int("status", status))
+	s.tallyRefusal(r, key)
 	s.writeErrorPage(w, r, status, key, explanation, values...)
 }
 
@@ -110,6 +113,7 @@ func (s *Server) errorWords(w http.ResponseWriter, r *http.Request, status int, 
 // the log.
 func (s *Server) unavailablePage(w http.ResponseWriter, r *http.Request, step string, err error) {
 	s.logPageError(r, fmt.Errorf("%s: %w", step, err))
+	s.tallyRefusal(r, oauth.CodeTemporarilyUnavailable)
 	w.Header().Set("Retry-After", "5")
 	s.writeErrorPage(w, r, http.StatusServiceUnavailable, "unavailable", "unavailable.explanation")
 }

@@ -172,6 +172,7 @@ func (s *Server) handleSecondFactor(w http.ResponseWriter, r *http.Request) {
 	if err == nil {
 		err = s.startLogin(w, r, req, user, otpMethod)
 	}
+	s.tallyFailedLogin(otpMethod, err)
 	page := codeForm{Request: form.Get("request"), Pending: form.Get("pending")}
 	var throttled *throttledError
 	switch {

@@ -140,6 +140,9 @@ func setDefaults(cfg *Config) {
 	if cfg.Logger == nil {
 		cfg.Logger = zap.NewNop()
 	}
+	if cfg.Tally == nil {
+		cfg.Tally = noTally{}
+	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}

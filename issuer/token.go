@@ -103,6 +103,7 @@ func (s *Server) handleToken(w http.ResponseWriter, r *http.Request) {
 	case grant == grantJWTBearer:
 		response, err = s.grantIdentityAssertion(r, req)
 	}
+	s.tallyGrant(params["grant_type"], err)
 	if err != nil {
 		s.writeError(w, r, err)
 		return
@@ -131,6 +132,7 @@ func (s *Server) writeError(w http.ResponseWriter, r *http.Request, err error) {
 		w.Header().Set("WWW-Authenticate", `Basic realm="oauth", charset="UTF-8"`)
 	}
 	s.audit(r, "request refused: "+e.Code)
+	s.tallyRefusal(r, reasonOf(err))
 	writeJSON(w, e.HTTPStatus(), map[string]string{"error": e.Code, "error_description": e.Description})
 }
 

@@ -144,6 +144,7 @@ func (db *DB) patience(ctx context.Context) (context.Context, context.CancelFunc
 // on runs do on a connection for which it waits as long as wait does; broken:
 // the connection failed, not the statement.
 func (db *DB) on(ctx, wait context.Context, do call) (broken bool, err error) {
+	defer func() { db.outcomes.note(broken, err) }()
 	conn, err := db.pool.Acquire(wait)
 	if err != nil {
 		return true, fmt.Errorf("connect to %s: %w", db.hosts, err)

@@ -49,8 +49,9 @@ type DB struct {
 	breaker breaker
 	// writing leaves some connections to the reads: writes can all hang in
 	// COMMIT while a synchronous standby is away.
-	writing chan struct{}
-	queries sync.Map // query text -> text with the schema in it
+	writing  chan struct{}
+	queries  sync.Map // query text -> text with the schema in it
+	outcomes callOutcomes
 }
 
 // Open connects. The error of a server that cannot be reached in ConnectWait

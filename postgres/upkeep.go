@@ -38,6 +38,7 @@ type Upkeep struct {
 
 	keepEvents atomic.Int64 // a duration; see KeepEvents
 	heard      horizon      // of revocations; Clean's alone
+	outcomes   upkeepOutcomes
 }
 
 // NewUpkeep returns the upkeep of db. Run does its work.
@@ -81,9 +82,12 @@ func (u *Upkeep) Run(ctx context.Context) {
 		case <-flush.C:
 			err = errors.Join(u.Flush(ctx), u.FlushCalls(ctx, callsEvery))
 		case <-clean.C:
-			err = u.Clean(ctx)
+			if err = u.Clean(ctx); err == nil {
+				u.outcomes.clean()
+			}
 		}
 		if err != nil && ctx.Err() == nil {
+			u.outcomes.fail(err)
 			u.db.logger.Warn("upkeep", zap.Error(err))
 		}
 	}

@@ -200,8 +200,11 @@ func (u *Upkeep) cleanBatch(ctx context.Context, p *cleanPass) (more bool, err e
 		_, err = tx.Exec(ctx, u.db.sql(p.remove()), keys)
 		return err
 	}))
-	if err == nil && !mine {
+	switch {
+	case err == nil && !mine:
 		err = errCleanedElsewhere
+	case err == nil:
+		u.outcomes.removed.Add(int64(len(keys)))
 	}
 	return len(keys) == cleanBatch, err
 }

@@ -25,7 +25,8 @@ import (
 // entries, or, past the strict gate, none. Only verified tokens are kept, and
 // no more of them than fit into the bound. Safe for concurrent use.
 type TokenCache struct {
-	tokens *otter.Cache[string, *verifiedToken]
+	tokens            *otter.Cache[string, *verifiedToken]
+	verified, evicted atomic.Int64
 }
 
 // tokenOverhead is what an entry weighs besides the bytes of its token: the
@@ -37,15 +38,29 @@ const tokenOverhead = 768
 func NewTokenCache(maxTokens int, maxBytes uint64) *TokenCache {
 	// No token takes less than its share: that is the bound on their number.
 	share := int((maxBytes-1)/uint64(maxTokens)) + 1
-	return &TokenCache{tokens: otter.Must(&otter.Options[string, *verifiedToken]{
+	c := new(TokenCache)
+	c.tokens = otter.Must(&otter.Options[string, *verifiedToken]{
 		MaximumWeight: uint64(share * maxTokens),
 		Weigher:       func(token string, _ *verifiedToken) uint32 { return uint32(max(share, len(token)+tokenOverhead)) }, // at most maxToken
 		// An expired token is refused anyway; this frees its memory.
 		ExpiryCalculator: otter.ExpiryCreatingFunc(func(entry otter.Entry[string, *verifiedToken]) time.Duration {
 			return max(time.Until(entry.Value.expires())+time.Minute, time.Minute)
 		}),
-	})}
+		OnDeletion: func(entry otter.DeletionEvent[string, *verifiedToken]) {
+			if entry.Cause == otter.CauseOverflow {
+				c.evicted.Add(1)
+			}
+		},
+	})
+	return c
 }
+
+// Verified returns how many tokens were not known and had their signature
+// checked. Those that were known are not counted: that would cost each request.
+func (c *TokenCache) Verified() int64 { return c.verified.Load() }
+
+// Evicted returns how many tokens had to go before they expired.
+func (c *TokenCache) Evicted() int64 { return c.evicted.Load() }
 
 // Len returns the number of tokens kept, about.
 func (c *TokenCache) Len() int { return c.tokens.EstimatedSize() }
@@ -70,7 +85,10 @@ func (c *TokenCache) verifyOnce(ctx context.Context, token string, verify func()
 	// The token is a piece of the request's header block; a copy lets go of the
 	// rest.
 	return c.tokens.Get(ctx, strings.Clone(token), otter.LoaderFunc[string, *verifiedToken](
-		func(context.Context, string) (*verifiedToken, error) { return verify() }))
+		func(context.Context, string) (*verifiedToken, error) {
+			c.verified.Add(1)
+			return verify()
+		}))
 }
 
 // verifiedToken is a token whose signature was verified.
