@@ -33,7 +33,7 @@ func gather(t *testing.T) map[string]float64 {
 	return metrics
 }
 
-// TestEveryMetricIsDocumented, so that an operator knows what to watch.
+// TestEveryMetricIsDocumented, so that an operator knows what to watch. MET-04.
 func TestEveryMetricIsDocumented(t *testing.T) {
 	document, err := os.ReadFile("../docs/operations.md")
 	if err != nil {

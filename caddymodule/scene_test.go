@@ -34,6 +34,7 @@ import (
 const (
 	testIssuer  = "https://api.example.com"
 	testKID     = "test-key"
+	sceneSecret = "a-client-secret-that-is-long-enough"
 	testSession = "11111111-1111-4111-8111-111111111111"
 )
 
@@ -178,7 +179,7 @@ func (s *gateScene) caddyfile(global, site string) string {
 		scope jobs:read "Search jobs"
 		scope jobs:write "Post jobs"
 		client gpt {
-			secret a-client-secret-that-is-long-enough
+			secret `+sceneSecret+`
 			redirect_uri https://chatgpt.com/cb
 		}
 		login password %s

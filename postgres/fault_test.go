@@ -261,6 +261,48 @@ func TestExhaustedPoolRefusesInTime(t *testing.T) {
 	}
 }
 
+// MET-05: the pool tells who holds its connections, who waited, and whether the
+// server answers; an error of a statement is an answer.
+func TestPoolTellsHowItDoes(t *testing.T) {
+	t.Parallel()
+	wire, dsn := postgrestest.NewWire(t, postgrestest.New(t))
+	s := sceneOn(t, dsn, postgres.Config{DSN: dsn, MaxConns: 2, Timeout: 2 * time.Second})
+	read := func() error { _, err := s.store.FindLogin(s.ctx, digest()); return err }
+	if err := read(); !errors.Is(err, issuer.ErrNotFound) {
+		t.Fatal(err)
+	}
+	well := s.db.State()
+	if !well.Answers || well.Failures != 0 || well.LastFailure != "" || well.Max != 2 || well.Idle == 0 || well.Acquires == 0 {
+		t.Errorf("%+v", well)
+	}
+	s.exec(`ALTER TABLE gpt_logins RENAME TO away`)
+	if err := read(); err == nil {
+		t.Error("read from a table that is not there")
+	}
+	s.exec(`ALTER TABLE away RENAME TO gpt_logins`)
+	if state := s.db.State(); !state.Answers || state.Failures != 0 {
+		t.Errorf("after an error of the statement: %+v", state)
+	}
+	parallel(20, func(int) { _ = read() })
+	if state := s.db.State(); state.Waits <= well.Waits || state.Waited <= well.Waited {
+		t.Errorf("twenty calls on two connections: %+v", state)
+	}
+	wire.Refuse()
+	wire.Cut()
+	if err := read(); err == nil || errors.Is(err, issuer.ErrNotFound) {
+		t.Errorf("got %v", err)
+	}
+	if state := s.db.State(); state.Answers || state.Failures == 0 || state.LastFailure == "" || state.LastFailureAt.IsZero() {
+		t.Errorf("cut off: %+v", state)
+	}
+	wire.Heal(t)
+	for deadline := time.Now().Add(30 * time.Second); !s.db.State().Answers; time.Sleep(20 * time.Millisecond) {
+		if _ = read(); time.Now().After(deadline) {
+			t.Fatalf("healed: %+v", s.db.State())
+		}
+	}
+}
+
 // A caller who hangs up takes nobody along.
 func TestCancelledReadDoesNotCancelTheOthers(t *testing.T) {
 	t.Parallel()

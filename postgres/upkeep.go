@@ -82,9 +82,7 @@ func (u *Upkeep) Run(ctx context.Context) {
 		case <-flush.C:
 			err = errors.Join(u.Flush(ctx), u.FlushCalls(ctx, callsEvery))
 		case <-clean.C:
-			if err = u.Clean(ctx); err == nil {
-				u.outcomes.clean()
-			}
+			err = u.Clean(ctx)
 		}
 		if err != nil && ctx.Err() == nil {
 			u.outcomes.fail(err)

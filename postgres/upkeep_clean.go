@@ -124,7 +124,12 @@ var errCleanedElsewhere = errors.New("another node cleans up")
 // Clean removes expired rows in batches, of one table after the other in turn, so
 // that one with many does not keep the others waiting. One node at a time does
 // it, and no lock is held longer than a batch takes.
-func (u *Upkeep) Clean(ctx context.Context) error {
+func (u *Upkeep) Clean(ctx context.Context) (err error) {
+	defer func() {
+		if err == nil {
+			u.outcomes.clean()
+		}
+	}()
 	ctx, cancel := context.WithTimeout(ctx, cleanFor)
 	defer cancel()
 	var errs []error

@@ -65,6 +65,20 @@ func (s *scene) clean(u *postgres.Upkeep) error {
 	return u.Clean(s.ctx)
 }
 
+// MET-05: what the upkeep did.
+func TestUpkeepTellsWhatItDid(t *testing.T) {
+	t.Parallel()
+	s, u := upkeepScene(t)
+	if state := u.State(); state.Removed != 0 || !state.Cleaned.IsZero() {
+		t.Errorf("before: %+v", state)
+	}
+	s.exec(`INSERT INTO gpt_oauth_events (event_type, created_at) SELECT 'x', now() - interval '366 days' FROM generate_series(1, 3)`)
+	s.must(s.clean(u))
+	if state := u.State(); state.Removed != 3 || state.Cleaned.IsZero() || state.Failures != 0 {
+		t.Errorf("after: %+v", state)
+	}
+}
+
 // TestEveryRowThatExpiresIsRemoved, of every table whose rows expire: a table
 // that is new is missed here. What has not expired stays.
 func TestEveryRowThatExpiresIsRemoved(t *testing.T) {

@@ -144,7 +144,8 @@ func TestOnlyVerifiedTokensAreKept(t *testing.T) {
 }
 
 // TestTokenCacheHoldsItsBound: more good tokens than fit are all let through and
-// leave no more memory in use than was allowed.
+// leave no more memory in use than was allowed; what had to go is counted.
+// MET-05.
 func TestTokenCacheHoldsItsBound(t *testing.T) {
 	const bound = 64 << 10
 	cache := validator.NewTokenCache(1000, bound)
@@ -161,6 +162,14 @@ func TestTokenCacheHoldsItsBound(t *testing.T) {
 	}
 	if cache.Bytes() > bound || cache.Len() == 0 {
 		t.Errorf("%d bytes in %d tokens, want at most %d", cache.Bytes(), cache.Len(), bound)
+	}
+	if n := cache.Verified(); n != 500 {
+		t.Errorf("%d tokens were verified", n)
+	}
+	for deadline := time.Now().Add(30 * time.Second); cache.Evicted()+int64(cache.Len()) != 500; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("%d tokens were evicted and %d are kept, of 500", cache.Evicted(), cache.Len())
+		}
 	}
 }
 
