@@ -50,7 +50,7 @@ func scrapeCaddy(t *testing.T) scrape {
 			continue
 		}
 		for _, m := range family.GetMetric() {
-			b := labels.NewBuilder(labels.FromStrings(labels.MetricName, family.GetName(), "instance", "node-1"))
+			b := labels.NewBuilder(labels.FromStrings(model.MetricNameLabel, family.GetName(), "instance", "node-1"))
 			for _, pair := range m.GetLabel() {
 				b.Set(pair.GetName(), pair.GetValue())
 			}
@@ -172,7 +172,7 @@ func TestMonitoringAsksForWhatCaddyTells(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		byMetric[parsed.Get(labels.MetricName)] = append(byMetric[parsed.Get(labels.MetricName)], parsed)
+		byMetric[parsed.Get(model.MetricNameLabel)] = append(byMetric[parsed.Get(model.MetricNameLabel)], parsed)
 	}
 	queries := dashboardQueries(t)
 	shown := make(map[string]bool)
