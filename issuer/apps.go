@@ -119,6 +119,8 @@ func (s *Server) viewApp(r *http.Request, app ConnectedApp) appView {
 		Consent: words.place(app.Consent), Fetched: words.place(app.Client),
 	}
 	switch {
+	case app.AssertedBy == AssertedByOperator:
+		view.Target = redirectTarget{}
 	case app.AssertedBy != "":
 		view.Target = redirectTarget{targetProvider, hostOf(app.AssertedBy)}
 	case app.RedirectURI == "" && app.Resource != "":

@@ -17,6 +17,9 @@ import (
 // are random, so that a fast hash is enough.
 func HashClientSecret(secret string) Digest { return sha256.Sum256([]byte(secret)) }
 
+// NewClientSecret makes a client secret. It is shown once, and kept as its hash.
+func NewClientSecret() string { return clientSecretPrefix + newCookieValue() }
+
 // clientCredentials are what a request shows of its client.
 type clientCredentials struct {
 	id, secret string

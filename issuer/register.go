@@ -93,7 +93,7 @@ func newClientSecret(m clientMetadata, registration *ClientRegistration) string 
 	if m.AuthMethod != methodBasic && m.AuthMethod != methodPost {
 		return ""
 	}
-	secret := clientSecretPrefix + newCookieValue()
+	secret := NewClientSecret()
 	digest := HashClientSecret(secret)
 	registration.Secret = &digest
 	return secret

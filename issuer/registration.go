@@ -35,6 +35,10 @@ const (
 	// dynamically. No configured client has it.
 	DynamicClientPrefix = "dcr_"
 
+	// OperatorClientPrefix begins the client_id of every client that an operator has
+	// added to the database. No configured client has it.
+	OperatorClientPrefix = "op_"
+
 	// A stranger who names addresses makes us ask for them: so many times for one
 	// host, for one network that asks, and in all. SECURITY-CASES C-09.
 	fetchesPerHost    = 30

@@ -211,6 +211,12 @@ type SessionStore interface {
 	// known. ErrExists: the user id is somebody else's.
 	AssertSession(ctx context.Context, a AssertedSession, origin Origin) (Session, error)
 
+	// OpenOperatorSession makes a session in which the client acts for the user by
+	// the word of an operator, with an event that says so. AssertedBy of it is
+	// AssertedByOperator. ErrNotFound: the client or the user is not known, or
+	// disabled.
+	OpenOperatorSession(ctx context.Context, o OperatorSession) (Session, error)
+
 	// FindSession returns a live session of the client without touching it, so
 	// that what a refresh asks for is checked before anything moves.
 	FindSession(ctx context.Context, sessionID, clientID string) (Session, error)
@@ -495,7 +501,7 @@ type Session struct {
 	// empty: none. RFC 9449 section 5.
 	DPoPKey string
 	// AssertedBy is the identity provider by whose word, and not the user's, the
-	// session exists; empty: the user allowed it.
+	// session exists, or AssertedByOperator; empty: the user allowed it.
 	AssertedBy string
 	// LoginMethod is how the user had signed in; empty: not known.
 	LoginMethod string
@@ -555,6 +561,16 @@ type AssertedSession struct {
 	Scopes         oauth.ScopeSet
 	TTL            time.Duration // of a session that is made
 	AccessTokenTTL time.Duration
+}
+
+// AssertedByOperator is Session.AssertedBy of what an operator has made.
+const AssertedByOperator = "operator"
+
+// OperatorSession is what an operator makes for a token.
+type OperatorSession struct {
+	ClientID, UserID, Resource string
+	Scopes                     oauth.ScopeSet
+	TTL                        time.Duration // of the session, and of its only token
 }
 
 // Rotation is one use of a refresh token.

@@ -13,12 +13,13 @@ import (
 // Store keeps the authorization server's state. Each method is a protocol step
 // and one transaction; see issuer.Store.
 type Store struct {
-	db        *DB
-	proofs    sharedTrips[usedProof, struct{}]
-	clients   sharedTrips[string, bool]
-	codes     sharedTrips[issuer.Digest, issuer.AuthorizationCode]
-	sessions  sharedTrips[uuid.UUID, issuer.Session]
-	rotations sharedTrips[rotation, issuer.Rotated]
+	db              *DB
+	proofs          sharedTrips[usedProof, struct{}]
+	clients         sharedTrips[string, bool]
+	operatorClients sharedTrips[string, OperatorClient]
+	codes           sharedTrips[issuer.Digest, issuer.AuthorizationCode]
+	sessions        sharedTrips[uuid.UUID, issuer.Session]
+	rotations       sharedTrips[rotation, issuer.Rotated]
 }
 
 var (
@@ -31,6 +32,7 @@ func NewStore(db *DB) *Store {
 	s := &Store{db: db}
 	s.proofs = sharedTrips[usedProof, struct{}]{what: "DPoP proofs", atOnce: 2, limit: db.tripLimit(), run: s.useProofs}
 	s.clients = sharedTrips[string, bool]{what: "client reads", atOnce: 1, limit: db.tripLimit(), run: s.findEnabledClients}
+	s.operatorClients = sharedTrips[string, OperatorClient]{what: "client reads", atOnce: 1, limit: db.tripLimit(), run: s.findOperatorClients}
 	s.codes = sharedTrips[issuer.Digest, issuer.AuthorizationCode]{what: "code reads", atOnce: 1, limit: db.tripLimit(), run: s.findCodes}
 	s.sessions = sharedTrips[uuid.UUID, issuer.Session]{what: "session reads", atOnce: 1, limit: db.tripLimit(), run: s.findSessions}
 	s.rotations = sharedTrips[rotation, issuer.Rotated]{what: "refreshes", atOnce: 1, most: maxRotations, run: s.rotateMany}

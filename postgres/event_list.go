@@ -1,0 +1,86 @@
+package postgres
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+)
+
+// EventFilter is a condition of events; the zero value: all.
+type EventFilter struct {
+	UserID, ClientID, Type string
+	SessionID              uuid.UUID // uuid.Nil: any
+	Since                  time.Time // zero: ever
+}
+
+// EventRecord is one row of the audit trail.
+type EventRecord struct {
+	ID, Type, UserID, ClientID, SessionID, RequestID, Address string
+	At                                                        time.Time
+	Metadata                                                  []byte // a JSON object
+}
+
+// ListEvents returns events that match, newest first: those after the position,
+// at most limit, which may be none although there are more. more: the list goes
+// on at next.
+func (s *Store) ListEvents(ctx context.Context, filter EventFilter, from Position, limit int) (events []EventRecord, next Position, more bool, err error) {
+	err = s.db.read(ctx, "list events", inReadTx(func(ctx context.Context, tx pgx.Tx) error {
+		var a args
+		var end scanEnd
+		with := `WITH ` + filter.sql(from, limit, &a)
+		rows, err := tx.Query(ctx, s.db.sql(with+`
+			SELECT e.id::text, e.event_type, coalesce(e.user_id, ''), coalesce(e.client_id, ''), coalesce(e.session_id::text, ''), coalesce(e.request_id, ''),
+				coalesce(e.ip_address, ''), e.created_at, coalesce(e.metadata, '{}')
+			FROM found JOIN {s}.gpt_oauth_events e USING (id) ORDER BY e.created_at DESC, e.id DESC`), a...)
+		if err != nil {
+			return err
+		}
+		events, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (e EventRecord, err error) {
+			err = row.Scan(&e.ID, &e.Type, &e.UserID, &e.ClientID, &e.SessionID, &e.RequestID, &e.Address, &e.At, &e.Metadata)
+			return e, err
+		})
+		if err != nil {
+			return err
+		}
+		var last Position
+		if len(events) == limit {
+			last.At, last.ID = events[limit-1].At, uuid.MustParse(events[limit-1].ID)
+		} else if err := tx.QueryRow(ctx, s.db.sql(with+` SELECT `+nextSQL), a...).Scan(&end.rows, &end.id, &end.at); err != nil {
+			return err
+		}
+		next, more = end.next(len(events), limit, last)
+		return nil
+	}))
+	return events, next, more, err
+}
+
+// sql is as that of SessionFilter. What no index has is looked for among
+// scanAtMost rows.
+func (f *EventFilter) sql(from Position, limit int, a *args) string {
+	where, matches := `true`, `true`
+	if f.SessionID != uuid.Nil {
+		where += ` AND session_id = ` + a.add(f.SessionID)
+	}
+	if f.UserID != "" {
+		where += ` AND user_id = ` + a.add(f.UserID)
+	}
+	if f.ClientID != "" {
+		where += ` AND client_id = ` + a.add(f.ClientID)
+	}
+	if !f.Since.IsZero() {
+		where += ` AND created_at >= ` + a.add(f.Since)
+	}
+	if from != (Position{}) {
+		where += ` AND (created_at, id) < (` + a.add(from.At) + `, ` + a.add(from.ID) + `)`
+	}
+	if f.Type != "" {
+		matches += ` AND event_type = ` + a.add(f.Type)
+	}
+	return fmt.Sprintf(`scanned AS MATERIALIZED (
+			SELECT id, created_at, (%s) AS matches FROM {s}.gpt_oauth_events WHERE %s ORDER BY created_at DESC, id DESC LIMIT %d),
+		found AS MATERIALIZED (
+			SELECT id, created_at FROM scanned WHERE matches ORDER BY created_at DESC, id DESC LIMIT %s)`, matches, where, scanAtMost, a.add(limit))
+}

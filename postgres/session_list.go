@@ -1,0 +1,278 @@
+package postgres
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/caddy-scope/caddy-scope/issuer"
+	"github.com/caddy-scope/caddy-scope/oauth"
+)
+
+// Position is where a list goes on: after the row of this id, written then. The
+// zero value: at the beginning.
+type Position struct {
+	At time.Time
+	ID uuid.UUID
+}
+
+// SessionFilter is a condition of live sessions; the zero value: all.
+type SessionFilter struct {
+	UserID, ClientID, Scope string
+	// Addresses is where the user was who allowed it, or where its client last
+	// fetched tokens. Invalid: anywhere.
+	Addresses netip.Prefix
+	OlderThan time.Duration // since it was made
+	IdleFor   time.Duration // since it was last active
+	Before    time.Time     // that were made by then; zero: all
+}
+
+// SessionRecord is a session as an operator sees it.
+type SessionRecord struct {
+	ID, UserID, ClientID, Resource, RedirectURI string
+	Scopes, GrantedScopes                       oauth.ScopeSet
+	CreatedAt, LastActive, ExpiresAt            time.Time
+	RevokedAt                                   *time.Time
+	RevokeReason                                string
+	LoginMethod, AssertedBy                     string
+	Consent, Client                             issuer.Place
+}
+
+// scanAtMost bounds the rows that one page looks at, whether or not they match:
+// no filter makes a statement read a whole table, and each ends within the time
+// of a call.
+const scanAtMost = 2000
+
+const sessionRecordColumns = `s.id::text, s.user_id, s.client_id, coalesce(s.resource, ''), coalesce(s.redirect_uri, ''), s.scopes, s.granted_scopes,
+	s.created_at, s.last_active, s.expires_at, s.revoked_at, coalesce(s.revoke_reason, ''), coalesce(s.login_method, ''), coalesce(s.asserted_by, ''),
+	coalesce(s.consent_address, ''), coalesce(s.consent_agent, ''), coalesce(s.client_address, ''), coalesce(s.client_agent, '')`
+
+func scanSessionRecord(row pgx.Row) (r SessionRecord, err error) {
+	var scopes, granted []string
+	err = row.Scan(&r.ID, &r.UserID, &r.ClientID, &r.Resource, &r.RedirectURI, &scopes, &granted, &r.CreatedAt, &r.LastActive, &r.ExpiresAt, &r.RevokedAt,
+		&r.RevokeReason, &r.LoginMethod, &r.AssertedBy, &r.Consent.Address, &r.Consent.Agent, &r.Client.Address, &r.Client.Agent)
+	r.Scopes, r.GrantedScopes = oauth.NewScopeSet(scopes...), oauth.NewScopeSet(granted...)
+	return r, err
+}
+
+// args collects the arguments of a statement that is put together.
+type args []any
+
+func (a *args) add(value any) string {
+	*a = append(*a, value)
+	return fmt.Sprintf("$%d", len(*a))
+}
+
+// sql is a query of the sessions from the position on, newest first: of
+// scanAtMost rows of an index, those that match, at most limit. It yields
+// `scanned`, and of that `found`.
+func (f *SessionFilter) sql(from Position, limit int, a *args) string {
+	where := `revoked_at IS NULL`
+	if f.UserID != "" {
+		where += ` AND user_id = ` + a.add(f.UserID)
+	}
+	if f.ClientID != "" {
+		where += ` AND client_id = ` + a.add(f.ClientID)
+	}
+	if from != (Position{}) {
+		where += ` AND (created_at, id) < (` + a.add(from.At) + `, ` + a.add(from.ID) + `)`
+	}
+	if !f.Before.IsZero() {
+		where += ` AND created_at <= ` + a.add(f.Before)
+	}
+	// What was idle for so long is as old at least.
+	if age := max(f.OlderThan, f.IdleFor); age > 0 {
+		where += ` AND created_at < now() - make_interval(secs => ` + a.add(age.Seconds()) + `::float8)`
+	}
+	matches := live
+	if f.Scope != "" {
+		matches += ` AND ` + a.add(f.Scope) + `::text = ANY (scopes)`
+	}
+	if f.IdleFor > 0 {
+		matches += ` AND last_active < now() - make_interval(secs => ` + a.add(f.IdleFor.Seconds()) + `::float8)`
+	}
+	if f.Addresses.IsValid() {
+		network := a.add(f.Addresses.String())
+		matches += ` AND (` + inNetwork("consent_address", network) + ` OR ` + inNetwork("client_address", network) + `)`
+	}
+	return fmt.Sprintf(`scanned AS MATERIALIZED (
+			SELECT id, created_at, (%s) AS matches FROM {s}.gpt_sessions WHERE %s ORDER BY created_at DESC, id DESC LIMIT %d),
+		found AS MATERIALIZED (
+			SELECT id, created_at FROM scanned WHERE matches ORDER BY created_at DESC, id DESC LIMIT %s)`, matches, where, scanAtMost, a.add(limit))
+}
+
+// inNetwork compares an address that was written down as text. One with a zone
+// is of this machine's own network, and no inet.
+func inNetwork(column, network string) string {
+	return `CASE WHEN ` + column + ` !~ '%' THEN ` + column + `::inet <<= ` + network + `::text::inet ELSE false END`
+}
+
+// nextSQL is where the scan ended, and how many rows it looked at.
+const nextSQL = `(SELECT count(*) FROM scanned), (SELECT id FROM scanned ORDER BY created_at, id LIMIT 1), (SELECT created_at FROM scanned ORDER BY created_at, id LIMIT 1)`
+
+// scanEnd is nextSQL, read.
+type scanEnd struct {
+	rows int
+	id   *uuid.UUID
+	at   *time.Time
+}
+
+// next is where the list goes on after a page that found so many of limit, the
+// last of them at the position; false: that was all.
+func (e *scanEnd) next(found, limit int, last Position) (Position, bool) {
+	switch {
+	case found == limit:
+		return last, true
+	case e.rows == scanAtMost:
+		return Position{*e.at, *e.id}, true
+	}
+	return Position{}, false
+}
+
+// ListSessions returns live sessions that match, newest first: those after the
+// position, at most limit, which may be none although there are more. more: the
+// list goes on at next.
+func (s *Store) ListSessions(ctx context.Context, filter SessionFilter, from Position, limit int) (sessions []SessionRecord, next Position, more bool, err error) {
+	err = s.db.read(ctx, "list sessions", inReadTx(func(ctx context.Context, tx pgx.Tx) error {
+		var a args
+		var end scanEnd
+		with := `WITH ` + filter.sql(from, limit, &a)
+		rows, err := tx.Query(ctx, s.db.sql(with+` SELECT `+sessionRecordColumns+` FROM found JOIN {s}.gpt_sessions s USING (id) ORDER BY s.created_at DESC, s.id DESC`), a...)
+		if err != nil {
+			return err
+		}
+		if sessions, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (SessionRecord, error) { return scanSessionRecord(row) }); err != nil {
+			return err
+		}
+		var last Position
+		if len(sessions) == limit {
+			last.At, last.ID = sessions[limit-1].CreatedAt, uuid.MustParse(sessions[limit-1].ID)
+		} else if err := tx.QueryRow(ctx, s.db.sql(with+` SELECT `+nextSQL), a...).Scan(&end.rows, &end.id, &end.at); err != nil {
+			return err
+		}
+		next, more = end.next(len(sessions), limit, last)
+		return nil
+	}))
+	return sessions, next, more, err
+}
+
+// inReadTx runs do on one snapshot: what two statements see is the same.
+func inReadTx(do func(context.Context, pgx.Tx) error) call {
+	return func(ctx context.Context, conn *pgxpool.Conn) error {
+		return pgx.BeginTxFunc(ctx, conn, pgx.TxOptions{IsoLevel: pgx.RepeatableRead}, func(tx pgx.Tx) error { return do(ctx, tx) })
+	}
+}
+
+// FindSessionRecord returns a session, also one that has ended. ErrNotFound.
+func (s *Store) FindSessionRecord(ctx context.Context, sessionID string) (r SessionRecord, err error) {
+	const step = "find session record"
+	id, ok := parseID(sessionID)
+	if !ok {
+		return r, wrap(step, issuer.ErrNotFound)
+	}
+	err = s.db.read(ctx, step, func(ctx context.Context, conn *pgxpool.Conn) error {
+		r, err = scanSessionRecord(conn.QueryRow(ctx, s.db.sql(`SELECT `+sessionRecordColumns+` FROM {s}.gpt_sessions s WHERE id = $1`), id))
+		return err
+	})
+	return r, err
+}
+
+// EndSessions ends live sessions that match, newest first: those after the
+// position, at most limit, in one transaction, with an event each. It returns how
+// many, and where the next call goes on.
+func (s *Store) EndSessions(ctx context.Context, filter SessionFilter, reason string, from Position, limit int) (ended int, next Position, more bool, err error) {
+	err = s.db.write(ctx, "end sessions", func(ctx context.Context, conn *pgxpool.Conn) error {
+		var a args
+		var end scanEnd
+		var last Position
+		var lastID *uuid.UUID
+		var lastAt *time.Time
+		var found int
+		with := `WITH ` + filter.sql(from, limit, &a)
+		why := a.add(reason)
+		err := conn.QueryRow(ctx, s.db.sql(with+`,
+			revoked AS (
+				UPDATE {s}.gpt_sessions SET revoked_at = clock_timestamp(), revoke_reason = `+why+`
+				WHERE id IN (SELECT id FROM found) AND revoked_at IS NULL RETURNING id, user_id, client_id),
+			event AS (
+				INSERT INTO {s}.gpt_oauth_events (event_type, user_id, client_id, session_id, metadata)
+				SELECT 'gpt.oauth.session_revoked', user_id, client_id, id, jsonb_build_object('by', 'operator', 'reason', `+why+`::text) FROM revoked)
+			SELECT (SELECT count(*) FROM revoked), (SELECT count(*) FROM found), (SELECT id FROM found ORDER BY created_at, id LIMIT 1),
+				(SELECT created_at FROM found ORDER BY created_at, id LIMIT 1), `+nextSQL), a...).
+			Scan(&ended, &found, &lastID, &lastAt, &end.rows, &end.id, &end.at)
+		if err != nil {
+			return err
+		}
+		if found > 0 {
+			last = Position{*lastAt, *lastID}
+		}
+		if next, more = end.next(found, limit, last); found == 0 && !more {
+			return s.confirmNone(ctx, conn)
+		}
+		return nil
+	})
+	return ended, next, more, err
+}
+
+// confirmNone is confirmEnded for a step that looked for whatever there is: where
+// a standby has to confirm, it has one commit confirmed, and with it all before.
+func (s *Store) confirmNone(ctx context.Context, conn *pgxpool.Conn) error {
+	_, err := conn.Exec(ctx, s.db.sql(`SELECT FROM {s}.gpt_settings WHERE current_setting('synchronous_standby_names') <> '' LIMIT 1 FOR UPDATE`))
+	return err
+}
+
+// CountSessions counts live sessions that match among those that one page looks
+// at, as EndSessions would end them.
+func (s *Store) CountSessions(ctx context.Context, filter SessionFilter, from Position) (count int, next Position, more bool, err error) {
+	err = s.db.read(ctx, "count sessions", func(ctx context.Context, conn *pgxpool.Conn) error {
+		var a args
+		var end scanEnd
+		with := `WITH ` + filter.sql(from, scanAtMost, &a)
+		if err := conn.QueryRow(ctx, s.db.sql(with+` SELECT (SELECT count(*) FROM found), `+nextSQL), a...).Scan(&count, &end.rows, &end.id, &end.at); err != nil {
+			return err
+		}
+		if next, more = (Position{}), end.rows == scanAtMost; more {
+			next = Position{*end.at, *end.id}
+		}
+		return nil
+	})
+	return count, next, more, err
+}
+
+// Now is the time of the database.
+func (s *Store) Now(ctx context.Context) (now time.Time, err error) {
+	err = s.db.read(ctx, "read the clock", func(ctx context.Context, conn *pgxpool.Conn) error {
+		return conn.QueryRow(ctx, `SELECT clock_timestamp()`).Scan(&now)
+	})
+	return now, err
+}
+
+// EndSession ends one live session. ErrNotFound.
+func (s *Store) EndSession(ctx context.Context, sessionID, reason string) error {
+	const step = "end session"
+	id, ok := parseID(sessionID)
+	if !ok {
+		return wrap(step, issuer.ErrNotFound)
+	}
+	return s.db.write(ctx, step, func(ctx context.Context, conn *pgxpool.Conn) error {
+		var ended bool
+		err := conn.QueryRow(ctx, s.db.sql(`
+			WITH revoked AS (
+				UPDATE {s}.gpt_sessions SET revoked_at = clock_timestamp(), revoke_reason = $2 WHERE id = $1 AND `+live+` RETURNING id, user_id, client_id),
+			event AS (
+				INSERT INTO {s}.gpt_oauth_events (event_type, user_id, client_id, session_id, metadata)
+				SELECT 'gpt.oauth.session_revoked', user_id, client_id, id, jsonb_build_object('by', 'operator', 'reason', $2::text) FROM revoked)
+			SELECT true FROM revoked`), id, reason).Scan(&ended)
+		if errors.Is(err, pgx.ErrNoRows) {
+			return cmp.Or(s.confirmEnded(ctx, conn, `id = $1`, id), err)
+		}
+		return err
+	})
+}
