@@ -6,18 +6,22 @@ import (
 	"sync/atomic"
 
 	"github.com/caddyserver/caddy/v2"
+
+	"github.com/caddy-scope/caddy-scope/caddymodule/admin"
 )
 
 // running is the app of the configuration in force. The admin server is made
 // before the apps, so it looks here at request time.
 var running atomic.Pointer[App]
 
-// adminAPI is the module admin.api.oauth. It is read-only and tells no secret:
-// the admin listener knows no users.
+// adminAPI is the module admin.api.oauth. The admin listener knows no users: who
+// may talk to it may load any configuration, and so may do what operators do
+// (ADR 30). Of secrets it tells the one that a request has just made.
 //
 //	GET /oauth/status
 //	GET /oauth/requests/{id}   why a request was refused
 //	GET /oauth/report          who would break if gates that observe were in earnest
+//	/oauth/clients, /oauth/sessions, /oauth/events, /oauth/registrations, /oauth/keys: see package admin
 type adminAPI struct{}
 
 // CaddyModule returns the Caddy module information.
@@ -27,11 +31,29 @@ func (adminAPI) CaddyModule() caddy.ModuleInfo {
 
 // Routes implements caddy.AdminRouter.
 func (adminAPI) Routes() []caddy.AdminRoute {
-	return []caddy.AdminRoute{
+	routes := []caddy.AdminRoute{
 		{Pattern: "/oauth/status", Handler: caddy.AdminHandlerFunc(serveStatus)},
 		{Pattern: observedPath, Handler: caddy.AdminHandlerFunc(serveReport)},
 		{Pattern: refusedPath, Handler: caddy.AdminHandlerFunc(serveRefused)},
 	}
+	for _, name := range admin.Routes() {
+		for _, pattern := range []string{admin.Prefix + name, admin.Prefix + name + "/"} {
+			routes = append(routes, caddy.AdminRoute{Pattern: pattern, Handler: caddy.AdminHandlerFunc(serveAdministration)})
+		}
+	}
+	return routes
+}
+
+// serveAdministration does what an operator asks for, on the configuration in
+// force.
+func serveAdministration(w http.ResponseWriter, r *http.Request) error {
+	app := running.Load()
+	if app == nil || app.runtime.db == nil {
+		return caddy.APIError{HTTPStatus: http.StatusNotFound, Message: "the oauth app is not running"}
+	}
+	desk := app.administration(app.runtime)
+	desk.Steps = admin.Patience
+	return desk.ServeHTTP(w, r)
 }
 
 // status is the answer of /oauth/status.

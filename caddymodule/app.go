@@ -103,7 +103,7 @@ func (a *App) Provision(ctx caddy.Context) error {
 		return err
 	}
 	for _, step := range []func() error{
-		a.provisionIssuer, a.provisionScopes, a.provisionLook, a.provisionClients, a.provisionPolicies, a.provisionRegistration, a.provisionLifetimes,
+		a.provisionIssuer, a.provisionScopes, a.provisionLook, a.provisionClients, a.provisionGrants, a.provisionPolicies, a.provisionRegistration, a.provisionLifetimes,
 		a.provisionPostgres, a.provisionSecrets, a.provisionSigningKeys, a.provisionLogins, a.provisionEvents, a.provisionIdentityProviders, a.provisionTokens,
 	} {
 		if err := step(); err != nil {
@@ -292,10 +292,10 @@ func loadApp(ctx caddy.Context, source, directive string) (*App, error) {
 }
 
 // clientAllowed reports whether there is still a way by which the client is
-// registered. Of one that registered itself the session says the rest: it ends
-// with the registration.
+// registered. Of one that registered itself, or that an operator has added, the
+// session says the rest: it ends with the client's row.
 func (a *App) clientAllowed(clientID string) bool {
-	if _, ok := a.clients[clientID]; ok {
+	if _, ok := a.clients[clientID]; ok || strings.HasPrefix(clientID, issuer.OperatorClientPrefix) {
 		return true
 	}
 	switch {
@@ -307,9 +307,12 @@ func (a *App) clientAllowed(clientID string) bool {
 	return a.register.Dynamic && strings.HasPrefix(clientID, issuer.DynamicClientPrefix)
 }
 
-// Client implements issuer.ClientSource: the clients of the configuration, less
-// those that were disabled in the database.
+// Client implements issuer.ClientSource: the clients of the configuration and
+// those that operators have added, less those that were disabled in the database.
 func (a *App) Client(ctx context.Context, clientID string) (*issuer.Client, error) {
+	if strings.HasPrefix(clientID, issuer.OperatorClientPrefix) {
+		return a.operatorClient(ctx, clientID)
+	}
 	client, ok := a.clients[clientID]
 	if !ok {
 		return nil, issuer.ErrNotFound

@@ -56,6 +56,7 @@ import (
 //			refresh_grace     <duration>
 //		}
 //
+//		grants        client_credentials|device_code|jwt_bearer ...  # those of the clients above
 //		openid                                    # off
 //
 //		registration  {                           # both ways are off
@@ -115,6 +116,7 @@ func parseGlobalOption(d *caddyfile.Dispenser, existing any) (any, error) {
 		"apps_scope":            once(text(&s.AppsScope)),
 		"theme":                 once(s.parseTheme),
 		"client":                many(s.parseClient),
+		"grants":                once(texts(&s.Grants)),
 		"openid":                once(flag(&s.OpenID)),
 		"registration":          once(s.parseRegistration),
 		"client_policy":         many(s.parseClientPolicy),

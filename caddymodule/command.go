@@ -22,7 +22,7 @@ import (
 func init() {
 	caddycmd.RegisterCommand(caddycmd.Command{
 		Name:  "oauth",
-		Short: "Explains scope rules; manages the users, keys and tables of the oauth app",
+		Short: "Explains scope rules; manages the clients, users, sessions and keys of the oauth app",
 		Long: `
 Works on the configuration, and on the database that it names, whether the
 server runs or not. The configuration is the Caddyfile in the current directory unless
@@ -37,7 +37,23 @@ func addOAuthCommands(cmd *cobra.Command) {
 	cmd.PersistentFlags().StringP("config", "c", "", "Configuration file (default: Caddyfile)")
 	cmd.PersistentFlags().StringP("adapter", "a", "", "Name of the config adapter to apply (default: caddyfile)")
 	cmd.AddCommand(userCommand(), migrateCommand(), keyCommand(), explainCommand(), rulesCommand(), diffCommand(), testCommand(), reportCommand(), openAPICommand())
-	cmd.AddCommand(pagesCommand(), doctorCommand())
+	cmd.AddCommand(pagesCommand(), doctorCommand(), clientCommand(), sessionCommand(), registrationCommand(), eventCommand(), tokenCommand())
+	documentExit(cmd)
+}
+
+// documentExit says in the help of every command what its exit status means.
+func documentExit(cmd *cobra.Command) {
+	for _, sub := range cmd.Commands() {
+		documentExit(sub)
+	}
+	if !cmd.Runnable() || strings.Contains(cmd.Long, "Exit status") {
+		return
+	}
+	text := strings.TrimSpace(cmd.Long)
+	if text == "" {
+		text = cmd.Short + "."
+	}
+	cmd.Long = "\n" + text + "\n\nExit status: 0 done, 1 not done, and the last line says why and what to do."
 }
 
 // runWithApp makes the function of a command: it loads the configuration, hands the

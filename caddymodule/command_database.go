@@ -2,13 +2,11 @@ package caddymodule
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"slices"
 
 	"github.com/spf13/cobra"
 
-	"github.com/caddy-scope/caddy-scope/issuer"
+	"github.com/caddy-scope/caddy-scope/caddymodule/admin"
 	"github.com/caddy-scope/caddy-scope/postgres"
 )
 
@@ -60,7 +58,7 @@ func keyCommand() *cobra.Command {
 	key := &cobra.Command{Use: "key", Short: "Manages the signing keys"}
 	list := &cobra.Command{
 		Use: "list", Short: "Lists the signing keys by kid", Args: cobra.NoArgs,
-		Example: "  caddy oauth key list",
+		Example: "  caddy oauth key list\n  caddy oauth key list --json",
 		RunE:    runWithApp(listKeys),
 	}
 	rotate := &cobra.Command{
@@ -68,13 +66,15 @@ func keyCommand() *cobra.Command {
 		Example: "  caddy oauth key rotate\n  caddy oauth key rotate --now   # a key was stolen",
 		RunE:    runWithApp(rotateKey),
 	}
+	jsonFlag(list)
+	jsonFlag(rotate)
 	rotate.Flags().Bool("now", false, "The new key signs in two seconds, and every token of the old one is refused from then on")
 	key.AddCommand(list, rotate)
 	return key
 }
 
-// commandKeys opens the key ring as the server does.
-func commandKeys(ctx context.Context, app *App) (*issuer.KeyRing, error) {
+// keyDesk opens the key ring as the server does.
+func keyDesk(ctx context.Context, app *App) (*admin.Admin, error) {
 	db, err := app.openDatabase(ctx)
 	if err != nil {
 		return nil, err
@@ -85,42 +85,38 @@ func commandKeys(ctx context.Context, app *App) (*issuer.KeyRing, error) {
 	if err := db.store.CheckRootSecret(ctx, app.secrets.Fingerprints()); err != nil {
 		return nil, err
 	}
-	return app.openKeys(ctx, db.store)
+	keys, err := app.openKeys(ctx, db.store)
+	if err != nil {
+		return nil, err
+	}
+	return app.administration(&runtime{db: db.store, keys: keys}), nil
 }
 
 func listKeys(ctx context.Context, cmd *cobra.Command, app *App, _ []string) error {
-	keys, err := commandKeys(ctx, app)
+	desk, err := keyDesk(ctx, app)
 	if err != nil {
 		return err
 	}
-	printKeys(cmd, keys)
-	return nil
+	page, err := desk.SigningKeys(ctx)
+	if err != nil {
+		return err
+	}
+	return printKeys(cmd, page)
 }
 
 func rotateKey(ctx context.Context, cmd *cobra.Command, app *App, _ []string) error {
-	if len(app.keys) > 0 {
-		return errors.New("the signing keys stand in the configuration (signing_key): put the new one first there, keep the old one below it, and reload")
-	}
-	keys, err := commandKeys(ctx, app)
+	desk, err := keyDesk(ctx, app)
 	if err != nil {
 		return err
 	}
 	now, _ := cmd.Flags().GetBool("now")
-	if err := keys.Rotate(ctx, now); err != nil {
+	page, err := desk.RotateKeys(ctx, now)
+	if err != nil {
 		return err
 	}
-	printKeys(cmd, keys)
-	return nil
+	return printKeys(cmd, page)
 }
 
-func printKeys(cmd *cobra.Command, keys *issuer.KeyRing) {
-	signs, verify := keys.KeyIDs()
-	slices.Sort(verify)
-	for _, kid := range verify {
-		use := "verifies"
-		if kid == signs {
-			use = "signs"
-		}
-		fmt.Fprintf(cmd.OutOrStdout(), "%s  %s\n", kid, use)
-	}
+func printKeys(cmd *cobra.Command, page admin.Page[admin.Key]) error {
+	return printPage(cmd, page, "KID USE PHASE SINCE", func(k admin.Key) []string { return []string{k.KID, k.Use, k.Phase, momentOf(k.Since)} })
 }

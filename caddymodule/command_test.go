@@ -2,14 +2,17 @@ package caddymodule
 
 import (
 	"bytes"
+	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/spf13/cobra"
 
+	"github.com/caddy-scope/caddy-scope/caddymodule/admin"
 	"github.com/caddy-scope/caddy-scope/postgres/postgrestest"
 )
 
@@ -106,18 +109,38 @@ func TestUserCommandsManageUsers(t *testing.T) {
 // TestKeyCommandsRotate
 func TestKeyCommandsRotate(t *testing.T) {
 	config := commandConfig(postgrestest.New(t))
-	first, err := oauthCommand(t, config, "", "key", "list")
-	if err != nil || strings.Count(first, "signs") != 1 {
-		t.Fatalf("%q %v", first, err)
+	keys := func(args ...string) (signs string, all []string) {
+		t.Helper()
+		out, err := oauthCommand(t, config, "", append([]string{"key"}, append(args, "--json")...)...)
+		var page admin.Page[admin.Key]
+		if err != nil || json.Unmarshal([]byte(out), &page) != nil {
+			t.Fatalf("key %s: %q %v", args, out, err)
+		}
+		for _, key := range page.Items {
+			if key.Use == "signs" {
+				signs = key.KID
+			}
+			if key.Phase == "" || key.Since == nil {
+				t.Errorf("key %s: %+v", args, key)
+			}
+			all = append(all, key.KID)
+		}
+		return signs, all
 	}
-	published, err := oauthCommand(t, config, "", "key", "rotate")
-	if err != nil || !strings.Contains(published, strings.TrimSpace(first)) || strings.Count(published, "verifies") != 1 {
-		t.Errorf("rotate: %q %v", published, err)
+	first, all := keys("list")
+	if first == "" || len(all) != 1 {
+		t.Fatalf("%q of %q", first, all)
 	}
-	replaced, err := oauthCommand(t, config, "", "key", "rotate", "--now")
-	if err != nil || strings.Contains(replaced, strings.Fields(first)[0]) || strings.Count(replaced, "signs") != 1 {
-		t.Errorf("rotate --now: %q %v", replaced, err)
+	if signs, all := keys("rotate"); signs != first || len(all) != 2 {
+		t.Errorf("rotate: %q of %q", signs, all)
 	}
+	if signs, all := keys("rotate", "--now"); signs == first || slices.Contains(all, first) {
+		t.Errorf("rotate --now: %q of %q", signs, all)
+	}
+	if out, err := oauthCommand(t, config, "", "key", "list"); err != nil || strings.Count(out, "signs") != 1 {
+		t.Errorf("%q %v", out, err)
+	}
+	var err error
 	_, err = oauthCommand(t, strings.Replace(config, "0123456789abcdef0123456789abcdef", "another-secret-of-another-node-000", 1), "", "key", "list")
 	if err == nil || !strings.Contains(err.Error(), "secret") {
 		t.Errorf("another root secret: %v", err) // K-05

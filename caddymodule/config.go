@@ -62,6 +62,12 @@ type Settings struct {
 	// Clients are the pre-registered clients. Default: none.
 	Clients []ClientSettings `json:"clients,omitempty"`
 
+	// Grants are grant types that clients in the database may use although no client
+	// of the configuration does: client_credentials, device_code, jwt_bearer. Default:
+	// those that clients of the configuration use, and authorization_code and
+	// refresh_token.
+	Grants []string `json:"grants,omitempty"`
+
 	// OpenID makes the server an OpenID provider: clients may ask for the scopes
 	// openid, profile and email, and get ID tokens. Default: false.
 	OpenID bool `json:"openid,omitempty"`

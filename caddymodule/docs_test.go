@@ -68,8 +68,8 @@ func TestReferenceExplainsEveryWord(t *testing.T) {
 	}
 }
 
-// TestCommandsAreDocumentedWithExamples: each in docs/commands.md, and each with
-// an example in its help.
+// ADM-09: TestCommandsAreDocumentedWithExamples: each in docs/commands.md, and each
+// with an example, and what its exit status means, in its help.
 func TestCommandsAreDocumentedWithExamples(t *testing.T) {
 	reference, err := os.ReadFile("../docs/commands.md")
 	if err != nil {
@@ -84,6 +84,12 @@ func TestCommandsAreDocumentedWithExamples(t *testing.T) {
 		}
 		if cmd.Runnable() && !strings.Contains(cmd.Example, "caddy oauth ") {
 			t.Errorf("%s has no example", cmd.CommandPath())
+		}
+		if cmd.Runnable() && !strings.Contains(cmd.Long, "Exit status: 0 ") {
+			t.Errorf("%s does not say what its exit status means", cmd.CommandPath())
+		}
+		if cmd.Short == "" {
+			t.Errorf("%s does not say what it does", cmd.CommandPath())
 		}
 		for _, sub := range cmd.Commands() {
 			check(sub)

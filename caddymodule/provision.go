@@ -2,7 +2,6 @@ package caddymodule
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"maps"
@@ -71,6 +70,9 @@ func (a *App) provisionClients() error {
 	a.clients = make(map[string]*issuer.Client, len(a.Clients))
 	for i := range a.Clients {
 		settings := &a.Clients[i]
+		if strings.HasPrefix(settings.ID, issuer.OperatorClientPrefix) {
+			return atSource(settings.Source, "client "+settings.ID, fmt.Errorf("a client_id that begins with %s belongs to a client that an operator adds: caddy oauth client add", issuer.OperatorClientPrefix))
+		}
 		client, err := a.client(settings)
 		if err != nil {
 			return atSource(settings.Source, "client "+settings.ID, err)
@@ -99,6 +101,22 @@ var grantTypes = map[string]string{
 
 // client checks the settings of one client and fills their defaults.
 func (a *App) client(s *ClientSettings) (*issuer.Client, error) {
+	secrets, err := resolveAll("secret", s.Secrets)
+	if err != nil {
+		return nil, err
+	}
+	var digests []issuer.Digest
+	for _, secret := range secrets {
+		if len(secret) < shortestClientSecret {
+			a.logger.Warn("the secret of a client is short; make one with: openssl rand -hex 32", zap.String("client_id", s.ID))
+		}
+		digests = append(digests, issuer.HashClientSecret(secret))
+	}
+	return a.clientWith(s, digests)
+}
+
+// clientWith is client, of one whose secrets have these digests.
+func (a *App) clientWith(s *ClientSettings, secrets []issuer.Digest) (*issuer.Client, error) {
 	c := &issuer.Client{ID: s.ID, Name: s.Name, PKCEOptional: s.PKCE == "optional", RequirePushed: s.RequirePushedAuthorizationRequests,
 		RequireDPoP: s.DPoPBoundAccessTokens}
 	if c.ID == "" {
@@ -110,16 +128,8 @@ func (a *App) client(s *ClientSettings) (*issuer.Client, error) {
 	if c.Name == "" {
 		c.Name = c.ID
 	}
-	secrets, err := resolveAll("secret", s.Secrets)
-	if err != nil {
-		return nil, err
-	}
-	for _, secret := range secrets {
-		if len(secret) < shortestClientSecret {
-			a.logger.Warn("the secret of a client is short; make one with: openssl rand -hex 32", zap.String("client_id", c.ID))
-		}
-		c.SecretDigests = append(c.SecretDigests, issuer.Digest(sha256.Sum256([]byte(secret))))
-	}
+	c.SecretDigests = secrets
+	var err error
 	if c.JWKS, err = clientKeys(s); err != nil {
 		return nil, err
 	}

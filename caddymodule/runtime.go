@@ -120,11 +120,14 @@ func readiness(ctx context.Context, rt *runtime) error {
 	return rt.ready(ctx)
 }
 
-// grants are the grant types that some client may use, and the two that always
-// stand in the metadata.
+// grants are the grant types that some client of the configuration may use, those
+// that the word grants turns on, and the two that always stand in the metadata.
 func (a *App) grants() []string {
 	on := []string{"authorization_code", "refresh_token"}
 	for _, grant := range issuer.GrantTypes() {
+		if slices.ContainsFunc(a.Grants, func(name string) bool { return grantTypes[name] == grant }) && !slices.Contains(on, grant) {
+			on = append(on, grant)
+		}
 		for _, client := range a.clients {
 			if slices.Contains(client.Grants, grant) && !slices.Contains(on, grant) {
 				on = append(on, grant)

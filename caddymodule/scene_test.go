@@ -2,6 +2,7 @@ package caddymodule
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -50,7 +51,8 @@ type gateScene struct {
 	key      *ecdsa.PrivateKey
 	sessions *heldSessions
 	dsn      string
-	real     bool // Postgres decides, not sessions
+	real     bool   // Postgres decides, not sessions
+	admin    string // address of the admin API; empty: off
 }
 
 // heldSessions stands in for Postgres.
@@ -164,7 +166,7 @@ func (s *gateScene) tryLoad(global, site string) error {
 
 func (s *gateScene) caddyfile(global, site string) string {
 	caddyfile := fmt.Sprintf(`{
-	admin off
+	admin %s
 	persist_config off
 	auto_https off
 	grace_period 1s
@@ -189,7 +191,7 @@ func (s *gateScene) caddyfile(global, site string) string {
 http://%s {
 	%s
 }
-`, global, testIssuer, s.dsn, s.signingKey(), s.login, s.words, s.address, strings.ReplaceAll(site, "UPSTREAM", s.upstream.address))
+`, cmp.Or(s.admin, "off"), global, testIssuer, s.dsn, s.signingKey(), s.login, s.words, s.address, strings.ReplaceAll(site, "UPSTREAM", s.upstream.address))
 	// The site is addressed by every Host.
 	return strings.Replace(caddyfile, "http://"+s.address, ":"+s.address[strings.LastIndex(s.address, ":")+1:], 1)
 }
