@@ -189,7 +189,7 @@ func (s *Server) changeCredentials(w http.ResponseWriter, r *http.Request, form 
 		s.errorWords(w, r, http.StatusBadRequest, "broken")
 		return
 	case form.Has("credential"):
-		done, err = s.addPasskey(r, login, form)
+		done, err = s.addPasskey(w, r, login, form)
 	case form.Has("rename") && name == "":
 		s.showCredentials(w, r, login, s.words(r).text("passkeys.nameless"))
 		return
@@ -229,7 +229,10 @@ func (s *Server) changeFactor(w http.ResponseWriter, r *http.Request, login sign
 	var err error
 	switch action := form.Get("factor"); {
 	case form.Has("enrolment"):
-		codes, err = s.enrol(r, login.UserID, form, sha256.Sum256([]byte(login.cookie)))
+		renewed, adopt := s.renew(w, login)
+		if codes, err = s.enrol(r, login.UserID, form, renewed); err == nil {
+			adopt()
+		}
 		if errors.Is(err, errCode) {
 			page.Enrolment, page.Problem = form.Get("enrolment"), s.words(r).text("code.wrong")
 			err = s.showEnrolment(w, r, page, login.UserID, login.Name)
@@ -261,9 +264,18 @@ func (s *Server) changeFactor(w http.ResponseWriter, r *http.Request, login sign
 	}
 }
 
+// renew makes another cookie for the login: one that was stolen before a factor was set
+// up must not be worth what the login is worth after. adopt gives it to the browser
+// once it counts. SECURITY-CASES A-26.
+func (s *Server) renew(w http.ResponseWriter, login signedIn) (renewed RenewedLogin, adopt func()) {
+	cookie := newCookieValue()
+	renewed = RenewedLogin{Before: sha256.Sum256([]byte(login.cookie)), After: sha256.Sum256([]byte(cookie))}
+	return renewed, func() { s.setCookie(w, loginCookie, cookie, s.cfg.LoginTTL) }
+}
+
 // addPasskey checks and keeps a new passkey of the user. The error is a
 // *passkeyRefusal, or what the store said.
-func (s *Server) addPasskey(r *http.Request, login signedIn, form url.Values) (notice, error) {
+func (s *Server) addPasskey(w http.ResponseWriter, r *http.Request, login signedIn, form url.Values) (notice, error) {
 	c, err := s.openCeremony(r, passkeyCreate, form.Get("ceremony"))
 	if err != nil {
 		return notice{}, &passkeyRefusal{"passkeys.late", err}
@@ -281,12 +293,15 @@ func (s *Server) addPasskey(r *http.Request, login signedIn, form url.Values) (n
 	} else if err != nil {
 		return notice{}, err
 	}
-	err = s.cfg.Store.AddPasskey(r.Context(), passkey, maxPasskeys, s.origin(r))
+	renewed, adopt := s.renew(w, login)
+	err = s.cfg.Store.AddPasskey(r.Context(), passkey, maxPasskeys, renewed, s.origin(r))
 	switch {
 	case errors.Is(err, ErrExists):
 		return notice{}, &passkeyRefusal{"passkeys.known", errors.New("the credential is registered already")}
 	case errors.Is(err, ErrTooManyPasskeys):
 		return notice{}, &passkeyRefusal{"passkeys.many", err}
+	case err == nil:
+		adopt()
 	}
 	return notice{Key: "passkeys.added", Client: passkey.Name}, err
 }

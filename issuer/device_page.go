@@ -5,7 +5,6 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
-	"time"
 
 	"github.com/google/uuid"
 	"go.uber.org/zap"
@@ -59,9 +58,8 @@ func (s *Server) handleDevice(w http.ResponseWriter, r *http.Request) {
 	network := networkOf(s.origin(r).Address).String()
 	if ok, retryAfter := s.userCodeFailures.Reserve(network); !ok {
 		s.audit(r, "user code refused: too many failures")
-		minutes := int((retryAfter + time.Minute - 1) / time.Minute)
 		w.Header().Set("Retry-After", strconv.Itoa(ceilSeconds(retryAfter)))
-		s.showDevice(w, r, http.StatusTooManyRequests, deviceForm{Code: code, Problem: s.words(r).text("device.throttled", s.words(r).text("wait.minutes", minutes))})
+		s.showDevice(w, r, http.StatusTooManyRequests, deviceForm{Code: code, Problem: s.words(r).text("device.throttled", s.words(r).wait(retryAfter))})
 		return
 	}
 	device, err := s.cfg.Store.EnterUserCode(r.Context(), s.userCodeDigest(code))

@@ -222,8 +222,7 @@ func (s *Server) handleLogin(w http.ResponseWriter, r *http.Request) {
 
 // showThrottled tells a person when to come again.
 func (s *Server) showThrottled(w http.ResponseWriter, r *http.Request, req *AuthorizationRequest, client *Client, page signIn, throttled *throttledError) {
-	minutes := int((throttled.retryAfter + time.Minute - 1) / time.Minute)
-	page.Problem = s.words(r).text("signin.throttled", s.words(r).text("wait.minutes", minutes))
+	page.Problem = s.words(r).text("signin.throttled", s.words(r).wait(throttled.retryAfter))
 	w.Header().Set("Retry-After", strconv.Itoa(ceilSeconds(throttled.retryAfter)))
 	s.showSignIn(w, r, http.StatusTooManyRequests, req, client, page)
 }

@@ -203,7 +203,8 @@ func TestPasskeyChallengeIsOfOneBrowserAndOneUse(t *testing.T) {
 	})
 	t.Run("registered again", func(t *testing.T) {
 		b := scene.Authenticator(t)
-		got := page.Browser().Post(offered, url.Values{"csrf": offer["csrf"], "ceremony": offer["ceremony"], "name": {"b"}, "credential": {b.Create(t, page.Data(addPasskey, "options"))}})
+		_, now := page.Browser().Get("/oauth/account").Form(addPasskey)
+		got := page.Browser().Post(offered, url.Values{"csrf": now["csrf"], "ceremony": offer["ceremony"], "name": {"b"}, "credential": {b.Create(t, page.Data(addPasskey, "options"))}})
 		refused(t, got)
 	})
 	t.Run("late", func(t *testing.T) {

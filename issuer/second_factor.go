@@ -42,13 +42,18 @@ const (
 	// period to either side counts too: clocks differ, and people type slowly.
 	otpPeriod = 30
 
-	// Attempts that one user has, from wherever they come: who tries codes knows the
-	// password already. Those of one address are bounded besides.
-	otpAttempts = 10
-	otpWindow   = 15 * time.Minute
+	// recoveryCodes is how many a user has; each holds 80 random bits, in base32.
+	recoveryCodes, recoveryCodeLength = 10, 16
+)
 
-	// recoveryCodes is how many a user has; each holds 80 random bits.
-	recoveryCodes = 10
+// Attempts at a code that one user has, from wherever they come: who tries codes knows
+// the password already. The first stops a run of guesses, the second patience: three
+// codes in a million count, so that a guesser has one chance in thirty a year. Those
+// of one address are bounded besides. Recovery codes are not counted: nobody guesses
+// 80 bits, and whoever is kept from the codes by a guesser gets in with one.
+var (
+	otpLately = AttemptBound{Limit: 10, Window: 15 * time.Minute}
+	otpDaily  = AttemptBound{Limit: 30, Window: 24 * time.Hour}
 )
 
 var base32Text = base32.StdEncoding.WithPadding(base32.NoPadding)
@@ -175,11 +180,16 @@ func (s *Server) handleSecondFactor(w http.ResponseWriter, r *http.Request) {
 	s.tallyFailedLogin(otpMethod, err)
 	page := codeForm{Request: form.Get("request"), Pending: form.Get("pending")}
 	var throttled *throttledError
+	var many *TooManyAttempts
 	switch {
 	case err == nil:
 	case errors.As(err, &throttled):
 		w.Header().Set("Retry-After", fmt.Sprint(ceilSeconds(throttled.retryAfter)))
-		page.Problem = s.words(r).text("signin.throttled", s.words(r).text("wait.minutes", int((throttled.retryAfter+time.Minute-1)/time.Minute)))
+		page.Problem = s.words(r).text("signin.throttled", s.words(r).wait(throttled.retryAfter))
+		s.showCode(w, r, http.StatusTooManyRequests, client, page)
+	case errors.As(err, &many):
+		w.Header().Set("Retry-After", fmt.Sprint(ceilSeconds(many.For)))
+		page.Problem = s.words(r).text("code.many", s.words(r).wait(many.For))
 		s.showCode(w, r, http.StatusTooManyRequests, client, page)
 	case errors.Is(err, errCode):
 		s.audit(r, "sign-in failed", zap.String("user_id", user.ID), zap.String("method", otpMethod), zap.Error(err))
@@ -211,32 +221,24 @@ func (s *Server) openPending(r *http.Request, req *AuthorizationRequest, sealed 
 var errCode = errors.New("the code is wrong or was used before")
 
 // checkSecondFactor takes a code, or a recovery code, of the user. The error is
-// errCode, a *throttledError, or what the store said.
+// errCode, a *throttledError of the address, a *TooManyAttempts of the user, or what
+// the store said.
 func (s *Server) checkSecondFactor(r *http.Request, userID, code string) error {
 	// 1. Count the attempt as failed before its outcome is known: by address on this
-	// node, and by user on all. SECURITY-CASES A-32.
+	// node, and that at a code by user on all. SECURITY-CASES A-32.
 	address := networkOf(s.cfg.ClientAddress(r))
 	key := throttleKey(address, "code\x00"+userID)
 	if ok, wait := s.reserveLogin(key, address); !ok {
 		s.audit(r, "sign-in refused: too many failures", zap.String("user_id", userID))
 		return &throttledError{wait}
 	}
-	factor, err := s.cfg.Store.TrySecondFactor(r.Context(), userID, otpAttempts, otpWindow)
-	switch {
-	case errors.Is(err, ErrTooManyAttempts):
-		s.audit(r, "sign-in refused: too many codes", zap.String("user_id", userID))
-		return &throttledError{otpWindow}
-	case errors.Is(err, ErrNotFound):
-		return errCode
-	case err != nil:
-		return err
-	}
 	// 2. What it is.
 	code = strings.ToUpper(strings.NewReplacer(" ", "", "-", "").Replace(code))
-	if len(code) == 6 {
-		err = s.useCode(r, userID, factor, code)
-	} else {
+	var err error
+	if len(code) == recoveryCodeLength {
 		err = s.cfg.Store.UseRecoveryCode(r.Context(), userID, recoveryDigest(userID, code), s.origin(r))
+	} else {
+		err = s.tryCode(r, userID, code)
 	}
 	if errors.Is(err, ErrNotFound) || errors.Is(err, ErrReplayed) {
 		return errCode
@@ -246,6 +248,17 @@ func (s *Server) checkSecondFactor(r *http.Request, userID, code string) error {
 		s.releaseAddress(address)
 	}
 	return err
+}
+
+func (s *Server) tryCode(r *http.Request, userID, code string) error {
+	factor, err := s.cfg.Store.TrySecondFactor(r.Context(), userID, otpLately, otpDaily)
+	if err != nil {
+		if many := (*TooManyAttempts)(nil); errors.As(err, &many) {
+			s.audit(r, "sign-in refused: too many codes", zap.String("user_id", userID), zap.Duration("for", many.For))
+		}
+		return err
+	}
+	return s.useCode(r, userID, factor, code)
 }
 
 func (s *Server) useCode(r *http.Request, userID string, factor SecondFactor, code string) error {
@@ -287,9 +300,9 @@ func recoveryDigest(userID, code string) Digest {
 // newRecoveryCodes returns codes as people read them, and their digests.
 func newRecoveryCodes(userID string) (codes []string, digests []Digest) {
 	for range recoveryCodes {
-		random := make([]byte, 10)
+		random := make([]byte, recoveryCodeLength*5/8)
 		rand.Read(random)
-		code := base32Text.EncodeToString(random) // 16 characters
+		code := base32Text.EncodeToString(random)
 		digests = append(digests, recoveryDigest(userID, code))
 		codes = append(codes, code[:4]+"-"+code[4:8]+"-"+code[8:12]+"-"+code[12:])
 	}
@@ -354,10 +367,9 @@ func qrCode(link string) (template.URL, error) {
 }
 
 // enrol keeps the secret of the form, once the user has shown a code of it, and
-// returns the recovery codes. login is the digest of the cookie that goes on.
-// errCode; ErrExists: there is a second factor already; ErrNotFound: the form is
+// returns the recovery codes. login is the one at which they did. errCode; ErrExists: there is a second factor already; ErrNotFound: the form is
 // too old, or another user's.
-func (s *Server) enrol(r *http.Request, userID string, form url.Values, login Digest) ([]string, error) {
+func (s *Server) enrol(r *http.Request, userID string, form url.Values, login RenewedLogin) ([]string, error) {
 	var e enrolment
 	if !s.openJSON(enrolmentPurpose, form.Get("enrolment"), &e) || e.UserID != userID || s.cfg.Now().Sub(e.StartedAt) > requestLifetime {
 		return nil, ErrNotFound
@@ -382,7 +394,7 @@ type recoveryView struct {
 }
 
 func (s *Server) enrolAtSignIn(w http.ResponseWriter, r *http.Request, req *AuthorizationRequest, user User, form url.Values) {
-	codes, err := s.enrol(r, user.ID, form, Digest{})
+	codes, err := s.enrol(r, user.ID, form, RenewedLogin{})
 	switch {
 	case errors.Is(err, errCode):
 		page := enrolForm{Action: s.endpoint(secondFactorPath), Request: form.Get("request"), Pending: form.Get("pending"), Enrolment: form.Get("enrolment"), Problem: s.words(r).text("code.wrong")}

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/url"
 	"regexp"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -135,6 +136,44 @@ func TestUserSetsUpASecondFactor(t *testing.T) {
 	}
 }
 
+// LOG-29, A-26: who has set a second factor up, or added a passkey, goes on under a new
+// cookie: one that was stolen before is worth nothing, and does not become the login by
+// two factors that this one is now.
+func TestLoginIsRenewedWhenAFactorIsSetUp(t *testing.T) {
+	t.Parallel()
+	scene := issuertest.New(t, issuertest.Passkeys(), secondFactor(issuer.SecondFactorOptional))
+	device := scene.Authenticator(t)
+	for what, setUp := range map[string]func(*issuertest.Page){
+		"a passkey": func(p *issuertest.Page) {
+			if p = add(t, p, device, "Phone"); !strings.Contains(p.Text(), "Phone is added.") {
+				t.Errorf("%d %s", p.Status, p.Text())
+			}
+		},
+		"a second factor": func(p *issuertest.Page) {
+			p = p.Press("Set up a second factor")
+			if p = p.Press("Turn it on", "code", scan(t, scene, p).code(t, 0)); p.Heading() != "Keep your recovery codes" {
+				t.Errorf("%d %s", p.Status, p.Text())
+			}
+		},
+	} {
+		scene.SQL(t, "DELETE FROM gpt_second_factors")
+		p := account(t, scene)
+		stolen, login := p.Browser().Cookie("oauth_login"), scene.Count(t, "SELECT count(*) FROM gpt_logins")
+		setUp(p)
+		if got := p.Browser().Get("/oauth/account"); got.Heading() != "How you sign in" || p.Browser().Cookie("oauth_login") == stolen {
+			t.Errorf("%s: the user does not go on under a new cookie: %d %s", what, got.Status, got.Heading())
+		}
+		thief := scene.Browser(t)
+		thief.SetCookie("oauth_login", stolen)
+		if got := thief.Get("/oauth/account"); got.Heading() != "Sign in" {
+			t.Errorf("%s: the stolen cookie is of a login: %d %s", what, got.Status, got.Heading())
+		}
+		if n := scene.Count(t, "SELECT count(*) FROM gpt_logins"); n > login {
+			t.Errorf("%s: %d logins in place of %d", what, n, login)
+		}
+	}
+}
+
 // The picture is what the text says, and comes from nowhere else.
 func TestSecondFactorIsDrawnInThePage(t *testing.T) {
 	t.Parallel()
@@ -234,13 +273,49 @@ func TestCodesCannotBeGuessed(t *testing.T) {
 	}
 	scene.Clock.Advance(5*time.Minute + time.Second)
 	scene.SQL(t, `UPDATE gpt_second_factors SET attempts = 10`) // as if other nodes had counted
-	if got := enterCode(askedForCode(t, scene), a.code(t, 0)); got.Status != http.StatusTooManyRequests {
-		t.Errorf("the eleventh of the user: %d", got.Status)
+	if got := enterCode(askedForCode(t, scene), a.code(t, 0)); got.Status != http.StatusTooManyRequests || !strings.Contains(got.Text(), "none is looked at for 15 minutes") {
+		t.Errorf("the eleventh of the user: %d %s", got.Status, got.Text())
 	}
 	scene.SQL(t, `UPDATE gpt_second_factors SET attempts_since = now() - interval '16 minutes'`)
 	enterCode(askedForCode(t, scene), a.code(t, 0)).Follow().Allow().Code()
 	if n := scene.Count(t, `SELECT attempts FROM gpt_second_factors`); n != 0 {
 		t.Errorf("%d attempts are left after a right code", n)
+	}
+}
+
+// LOG-28: thirty codes a day, and no more, whoever tries them; the page says what to do,
+// and none of the ways around the codes is closed by a stranger who tries: a recovery
+// code, a passkey, a link that removes the factor.
+func TestPatienceDoesNotGuessACode(t *testing.T) {
+	t.Parallel()
+	scene := issuertest.New(t, issuertest.Passkeys(), secondFactor(issuer.SecondFactorOptional))
+	device := scene.Authenticator(t)
+	add(t, account(t, scene), device, "Phone")
+	a, recovery, _ := enrol(t, scene)
+	for range 6 {
+		p := askedForCode(t, scene)
+		for range 5 {
+			if got := enterCode(p, a.wrong(t)); got.Status != http.StatusOK {
+				t.Fatalf("%d %s", got.Status, got.Text())
+			}
+		}
+		scene.Clock.Advance(5*time.Minute + time.Second) // five are those of an address
+		scene.SQL(t, `UPDATE gpt_second_factors SET attempts_since = now() - interval '16 minutes'`)
+	}
+	got := enterCode(askedForCode(t, scene), a.code(t, 0))
+	wait, err := strconv.Atoi(got.Header.Get("Retry-After"))
+	if got.Status != http.StatusTooManyRequests || err != nil || wait < 23*60*60 || wait > 24*60*60 || !strings.Contains(got.Text(), "none is looked at for 24 hours. One of your recovery codes signs you in all the same") {
+		t.Errorf("the right code, as the thirty-first: %d, again in %q s: %s", got.Status, got.Header.Get("Retry-After"), got.Text())
+	}
+	enterCode(askedForCode(t, scene), recovery[0]).Follow().Allow().Code()
+	if got := enterCode(askedForCode(t, scene), a.code(t, 0)); got.Status != http.StatusTooManyRequests {
+		t.Errorf("a recovery code gave a day's attempts back: %d", got.Status)
+	}
+	use(t, scene.Browser(t).Authorize(issuertest.Confidential), device).Follow().Allow().Code()
+	scene.SQL(t, `UPDATE gpt_second_factors SET day_since = now() - interval '25 hours'`)
+	enterCode(askedForCode(t, scene), a.code(t, 0)).Follow().Allow().Code()
+	if n := scene.Count(t, `SELECT day_attempts FROM gpt_second_factors`); n != 0 {
+		t.Errorf("a right code counts as a wrong one: %d", n)
 	}
 }
 

@@ -34,8 +34,6 @@ var (
 	ErrTooManyClients = errors.New("too many clients have registered themselves")
 	// ErrTooManyPasskeys: the user has as many as one may have.
 	ErrTooManyPasskeys = errors.New("too many passkeys")
-	// ErrTooManyAttempts: too many codes were tried for the user; later again.
-	ErrTooManyAttempts = errors.New("too many attempts")
 )
 
 // Store is what the authorization server keeps. Its methods are protocol
@@ -292,10 +290,11 @@ type PasskeyStore interface {
 	// FindPasskey returns the passkey with this credential id. ErrNotFound: there is
 	// none, or its user is disabled.
 	FindPasskey(ctx context.Context, credentialID []byte) (Passkey, error)
-	// AddPasskey stores a passkey of a user who has fewer than limit.
-	// ErrTooManyPasskeys; ErrExists: the credential is somebody's already;
-	// ErrNotFound: the user is gone, disabled, or signs in elsewhere.
-	AddPasskey(ctx context.Context, passkey Passkey, limit int, origin Origin) error
+	// AddPasskey stores a passkey of a user who has fewer than limit, and renews the
+	// login at which they did that. ErrTooManyPasskeys; ErrExists: the credential is
+	// somebody's already; ErrNotFound: the user is gone, disabled, or signs in
+	// elsewhere.
+	AddPasskey(ctx context.Context, passkey Passkey, limit int, login RenewedLogin, origin Origin) error
 	// RenamePasskey gives a passkey of the user another name. ErrNotFound.
 	RenamePasskey(ctx context.Context, userID, passkeyID, name string) error
 	// RemovePasskey removes a passkey of the user, and ends the logins that were
@@ -324,27 +323,45 @@ type FactorStore interface {
 	// FindSecondFactor returns that of the user. ErrNotFound: they have none.
 	FindSecondFactor(ctx context.Context, userID string) (SecondFactor, error)
 	// TrySecondFactor counts an attempt, before it is known what comes of it, and
-	// returns the second factor. ErrTooManyAttempts: there were limit in the window,
-	// on all nodes together. ErrNotFound.
-	TrySecondFactor(ctx context.Context, userID string, limit int, window time.Duration) (SecondFactor, error)
-	// UseSecondFactor notes that a code of this time step counted and forgets the
-	// attempts; resealed replaces the sealed secret unless it is nil. ErrReplayed: a
-	// code of this step, or a later one, counted before, on whichever node. RFC 6238
-	// section 5.2.
+	// returns the second factor. *TooManyAttempts: there were as many as each of the
+	// bounds allows, on all nodes together. ErrNotFound.
+	TrySecondFactor(ctx context.Context, userID string, lately, daily AttemptBound) (SecondFactor, error)
+	// UseSecondFactor notes that a code of this time step counted, forgets the
+	// attempts of lately, and takes this one from those of the day: who guesses gains
+	// nothing from the user's own codes. resealed replaces the sealed secret unless it
+	// is nil. ErrReplayed: a code of this step, or a later one, counted before, on
+	// whichever node. RFC 6238 section 5.2.
 	UseSecondFactor(ctx context.Context, userID string, step int64, resealed []byte) error
-	// UseRecoveryCode forgets the code and the attempts. ErrNotFound: the user has no
-	// such code.
+	// UseRecoveryCode forgets the code and the attempts of lately. ErrNotFound: the
+	// user has no such code.
 	UseRecoveryCode(ctx context.Context, userID string, code Digest, origin Origin) error
 	// SetSecondFactor gives the user a second factor and recovery codes. Logins by
-	// password alone end, but that whose cookie has this digest, which counts as one
-	// by both from now on. ErrExists: the user has one, or is gone.
-	SetSecondFactor(ctx context.Context, userID string, factor SecondFactor, codes []Digest, login Digest, origin Origin) error
+	// password alone end, but the one that is renewed, which counts as one by both
+	// from now on. ErrExists: the user has one, or is gone.
+	SetSecondFactor(ctx context.Context, userID string, factor SecondFactor, codes []Digest, login RenewedLogin, origin Origin) error
 	// SetRecoveryCodes replaces the user's recovery codes. ErrNotFound: the user has
 	// no second factor.
 	SetRecoveryCodes(ctx context.Context, userID string, codes []Digest, origin Origin) error
 	// RemoveSecondFactor removes it with its recovery codes. ErrNotFound.
 	RemoveSecondFactor(ctx context.Context, userID string, origin Origin) error
 }
+
+// AttemptBound is how many attempts there may be in how long.
+type AttemptBound struct {
+	Limit  int
+	Window time.Duration
+}
+
+// TooManyAttempts: no more of them are looked at for so long.
+type TooManyAttempts struct{ For time.Duration }
+
+func (e *TooManyAttempts) Error() string {
+	return "too many attempts; again in " + e.For.Round(time.Second).String()
+}
+
+// RenewedLogin is a login whose cookie changes: by digests. The zero value renews
+// none.
+type RenewedLogin struct{ Before, After Digest }
 
 // ResetStore holds links by which a user of `login password` sets a new password.
 type ResetStore interface {

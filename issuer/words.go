@@ -153,6 +153,14 @@ func (w *words) moment(t, now time.Time) moment {
 	return m
 }
 
+// wait is how long it is until something may be tried again.
+func (w *words) wait(d time.Duration) string {
+	if minutes := int((d + time.Minute - 1) / time.Minute); minutes <= 60 {
+		return w.text("wait.minutes", minutes)
+	}
+	return w.text("wait.hours", int((d+time.Hour-1)/time.Hour))
+}
+
 // date is day, month and year.
 func (w *words) date(t time.Time) string {
 	year, month, day := t.UTC().Date()

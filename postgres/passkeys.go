@@ -47,7 +47,7 @@ func (s *Store) FindPasskey(ctx context.Context, credentialID []byte) (p issuer.
 }
 
 // AddPasskey is described at issuer.PasskeyStore.
-func (s *Store) AddPasskey(ctx context.Context, p issuer.Passkey, limit int, origin issuer.Origin) error {
+func (s *Store) AddPasskey(ctx context.Context, p issuer.Passkey, limit int, login issuer.RenewedLogin, origin issuer.Origin) error {
 	return s.db.write(ctx, "add passkey", inTx(func(ctx context.Context, tx pgx.Tx) error {
 		// The user's row is held, so that two at once do not both see room.
 		var count int
@@ -70,7 +70,10 @@ func (s *Store) AddPasskey(ctx context.Context, p issuer.Passkey, limit int, ori
 		if hasCode(err, "23505") {
 			return issuer.ErrExists
 		}
-		return err
+		if err != nil {
+			return err
+		}
+		return s.renewLogin(ctx, tx, p.UserID, login)
 	}))
 }
 

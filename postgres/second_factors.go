@@ -28,26 +28,38 @@ func (s *Store) FindSecondFactor(ctx context.Context, userID string) (f issuer.S
 }
 
 // TrySecondFactor is described at issuer.FactorStore.
-func (s *Store) TrySecondFactor(ctx context.Context, userID string, limit int, window time.Duration) (f issuer.SecondFactor, err error) {
-	tooMany := false
+func (s *Store) TrySecondFactor(ctx context.Context, userID string, lately, daily issuer.AttemptBound) (f issuer.SecondFactor, err error) {
+	var tooMany *issuer.TooManyAttempts
 	err = s.db.write(ctx, "try second factor", inTx(func(ctx context.Context, tx pgx.Tx) error {
-		var attempts int
+		var recent, today int
+		var recentEnds, todayEnds float64 // seconds from now
 		// The row is held, so that attempts at once are counted one by one.
 		if err := tx.QueryRow(ctx, s.db.sql(`
-			SELECT CASE WHEN attempts_since > clock_timestamp() - make_interval(secs => $2::float8) THEN attempts ELSE 0 END
-			FROM {s}.gpt_second_factors WHERE user_id = $1 FOR UPDATE`), userID, window.Seconds()).Scan(&attempts); err != nil {
+			SELECT CASE WHEN recent_ends > 0 THEN attempts ELSE 0 END, recent_ends, CASE WHEN day_ends > 0 THEN day_attempts ELSE 0 END, day_ends
+			FROM (SELECT attempts, day_attempts,
+					$2::float8 - extract(epoch FROM clock_timestamp() - attempts_since)::float8 AS recent_ends,
+					$3::float8 - extract(epoch FROM clock_timestamp() - day_since)::float8 AS day_ends
+				FROM {s}.gpt_second_factors WHERE user_id = $1 FOR UPDATE) f`),
+			userID, lately.Window.Seconds(), daily.Window.Seconds()).Scan(&recent, &recentEnds, &today, &todayEnds); err != nil {
 			return err
 		}
-		if tooMany = attempts >= limit; tooMany {
+		switch {
+		case today >= daily.Limit:
+			tooMany = &issuer.TooManyAttempts{For: time.Duration(todayEnds * float64(time.Second))}
+			return nil
+		case recent >= lately.Limit:
+			tooMany = &issuer.TooManyAttempts{For: time.Duration(recentEnds * float64(time.Second))}
 			return nil
 		}
 		f, err = scanFactor(tx.QueryRow(ctx, s.db.sql(`
-			UPDATE {s}.gpt_second_factors f SET attempts = $2::integer + 1, attempts_since = CASE WHEN $2::integer = 0 THEN clock_timestamp() ELSE attempts_since END
-			WHERE f.user_id = $1 RETURNING `+factorColumns), userID, attempts))
+			UPDATE {s}.gpt_second_factors f SET
+				attempts = $2::integer + 1, attempts_since = CASE WHEN $2::integer = 0 THEN clock_timestamp() ELSE attempts_since END,
+				day_attempts = $3::integer + 1, day_since = CASE WHEN $3::integer = 0 THEN clock_timestamp() ELSE day_since END
+			WHERE f.user_id = $1 RETURNING `+factorColumns), userID, recent, today))
 		return err
 	}))
-	if err == nil && tooMany {
-		err = issuer.ErrTooManyAttempts
+	if err == nil && tooMany != nil {
+		return f, tooMany
 	}
 	return f, err
 }
@@ -56,7 +68,7 @@ func (s *Store) TrySecondFactor(ctx context.Context, userID string, limit int, w
 func (s *Store) UseSecondFactor(ctx context.Context, userID string, step int64, resealed []byte) error {
 	err := s.db.write(ctx, "use second factor", func(ctx context.Context, conn *pgxpool.Conn) error {
 		return conn.QueryRow(ctx, s.db.sql(`
-			UPDATE {s}.gpt_second_factors SET last_step = $2, attempts = 0, sealed = coalesce($3, sealed)
+			UPDATE {s}.gpt_second_factors SET last_step = $2, attempts = 0, day_attempts = greatest(day_attempts - 1, 0), sealed = coalesce($3, sealed)
 			WHERE user_id = $1 AND last_step < $2 RETURNING true`), userID, step, resealed).Scan(new(bool))
 	})
 	if errors.Is(err, issuer.ErrNotFound) {
@@ -79,7 +91,7 @@ func (s *Store) UseRecoveryCode(ctx context.Context, userID string, code issuer.
 }
 
 // SetSecondFactor is described at issuer.FactorStore.
-func (s *Store) SetSecondFactor(ctx context.Context, userID string, f issuer.SecondFactor, codes []issuer.Digest, login issuer.Digest, origin issuer.Origin) error {
+func (s *Store) SetSecondFactor(ctx context.Context, userID string, f issuer.SecondFactor, codes []issuer.Digest, login issuer.RenewedLogin, origin issuer.Origin) error {
 	return s.db.write(ctx, "set second factor", inTx(func(ctx context.Context, tx pgx.Tx) error {
 		tag, err := tx.Exec(ctx, s.db.sql(`
 			INSERT INTO {s}.gpt_second_factors (user_id, sealed, last_step)
@@ -95,14 +107,23 @@ func (s *Store) SetSecondFactor(ctx context.Context, userID string, f issuer.Sec
 			return err
 		}
 		// Whoever is signed in elsewhere has shown one factor only.
-		if _, err := tx.Exec(ctx, s.db.sql(`DELETE FROM {s}.gpt_logins WHERE user_id = $1 AND method = 'password' AND digest <> $2`), userID, login[:]); err != nil {
+		if _, err := tx.Exec(ctx, s.db.sql(`DELETE FROM {s}.gpt_logins WHERE user_id = $1 AND method = 'password' AND digest <> $2`), userID, login.Before[:]); err != nil {
 			return err
 		}
-		if _, err := tx.Exec(ctx, s.db.sql(`UPDATE {s}.gpt_logins SET method = 'password+otp' WHERE user_id = $1 AND method = 'password' AND digest = $2`), userID, login[:]); err != nil {
+		if _, err := tx.Exec(ctx, s.db.sql(`UPDATE {s}.gpt_logins SET method = 'password+otp' WHERE user_id = $1 AND method = 'password' AND digest = $2`), userID, login.Before[:]); err != nil {
+			return err
+		}
+		if err := s.renewLogin(ctx, tx, userID, login); err != nil {
 			return err
 		}
 		return s.factorEvent(ctx, tx, "second_factor_added", userID, origin)
 	}))
+}
+
+// renewLogin gives the login another cookie, if it still is one of the user's.
+func (s *Store) renewLogin(ctx context.Context, tx pgx.Tx, userID string, login issuer.RenewedLogin) error {
+	_, err := tx.Exec(ctx, s.db.sql(`UPDATE {s}.gpt_logins SET digest = $3 WHERE user_id = $1 AND digest = $2`), userID, login.Before[:], login.After[:])
+	return err
 }
 
 // SetRecoveryCodes is described at issuer.FactorStore.
