@@ -1,11 +1,15 @@
 // Command ownersapp is the app of an owner for the tests: it signs users in on a
-// page of its own, which can be cancelled, gives their browser a signed token in
-// the cookie app_session, and says at /whoami whose a cookie is.
+// page of its own, which can be cancelled, gives their browser a token in the cookie
+// app_session, signed with the secret, and the same in app_keys, signed with a key
+// that stands at /jwks, and says at /whoami whose a cookie is.
 //
 //	ownersapp <port> <secret>
 package main
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"encoding/json"
 	"fmt"
 	"html/template"
@@ -32,6 +36,14 @@ func main() {
 	if err != nil {
 		log.Fatal(err)
 	}
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		log.Fatal(err)
+	}
+	keySigner, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.ES256, Key: jose.JSONWebKey{Key: key, KeyID: "app"}}, nil)
+	if err != nil {
+		log.Fatal(err)
+	}
 	back := func(w http.ResponseWriter, r *http.Request) {
 		next := r.FormValue("next")
 		if u, err := url.Parse(next); err != nil || u.Hostname() != "localhost" {
@@ -48,14 +60,20 @@ func main() {
 			"iss": address, "sub": "app-" + name, "email": name + "@app.example", "roles": []string{"recruiter"},
 			"iat": now.Unix(), "exp": now.Add(10 * time.Minute).Unix(),
 		})
-		signed, err := signer.Sign(payload)
-		if err != nil {
-			http.Error(w, err.Error(), http.StatusInternalServerError)
-			return
+		for cookie, signer := range map[string]jose.Signer{"app_session": signer, "app_keys": keySigner} {
+			signed, err := signer.Sign(payload)
+			if err != nil {
+				http.Error(w, err.Error(), http.StatusInternalServerError)
+				return
+			}
+			token, _ := signed.CompactSerialize()
+			http.SetCookie(w, &http.Cookie{Name: cookie, Value: token, Path: "/", HttpOnly: true, SameSite: http.SameSiteLaxMode})
 		}
-		token, _ := signed.CompactSerialize()
-		http.SetCookie(w, &http.Cookie{Name: "app_session", Value: token, Path: "/", HttpOnly: true, SameSite: http.SameSiteLaxMode})
 		back(w, r)
+	})
+	mux.HandleFunc("GET /jwks", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/jwk-set+json")
+		_ = json.NewEncoder(w).Encode(jose.JSONWebKeySet{Keys: []jose.JSONWebKey{{Key: &key.PublicKey, KeyID: "app", Algorithm: string(jose.ES256), Use: "sig"}}})
 	})
 	mux.HandleFunc("GET /cancel", back)
 	mux.HandleFunc("GET /whoami", func(w http.ResponseWriter, r *http.Request) {
