@@ -37,6 +37,7 @@ import (
 //			scopes  <name>           # X-Scopes
 //			claim   <claim> <name>   # again for each
 //		}
+//		identity_token <header> [<audience>]   # none; the resource and #upstream
 //		forward_token
 //		cors       <origin...>
 //		streams    until_close       # they end with token and session
@@ -169,6 +170,7 @@ func (p *Protect) parseProtectBlock(h httpcaddyfile.Helper, short bool) (bool, e
 		"tool_list":        once(oneOf(&p.ToolList, toolListCallable, toolListDeclared)),
 		"bypass":           once(nil),
 		"identity_headers": once(nil),
+		"identity_token":   once(p.parseIdentityToken),
 		"forward_token":    once(flag(&p.ForwardToken)),
 		"cors":             once(texts(&p.CORS)),
 		"streams":          once(oneOf(&p.Streams, streamsUntilClose)),

@@ -12,6 +12,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/caddy-scope/caddy-scope/caddymodule/explain"
+	"github.com/caddy-scope/caddy-scope/identity"
 	"github.com/caddy-scope/caddy-scope/oauth"
 	"github.com/caddy-scope/caddy-scope/validator"
 )
@@ -59,6 +60,10 @@ type Protect struct {
 	// IdentityHeaders renames the headers that tell the upstream who is calling.
 	IdentityHeaders *IdentityHeaderSettings `json:"identity_headers,omitempty"`
 
+	// IdentityToken gives the upstream a signed proof of who is calling, for each
+	// request. Default: none.
+	IdentityToken *IdentityTokenSettings `json:"identity_token,omitempty"`
+
 	// ForwardToken leaves Authorization and our cookies on the request to the
 	// upstream. Default: false, they are removed.
 	ForwardToken bool `json:"forward_token,omitempty"`
@@ -93,8 +98,9 @@ type Protect struct {
 	bypass    caddyhttp.MatcherSets
 	bypassing string // bypass in JSON
 	headers   *validator.HeaderPolicy
-	rules     []gateRule // by validator.Rule.Index
-	ruleless  *decisions // of requests that come under none
+	minter    *identity.Minter // nil: the upstream gets no identity tokens
+	rules     []gateRule       // by validator.Rule.Index
+	ruleless  *decisions       // of requests that come under none
 	streams   *openStreams
 	logger    *zap.Logger
 }
@@ -148,7 +154,10 @@ func (p *Protect) Provision(ctx caddy.Context) error {
 	if err != nil {
 		return err
 	}
-	if p.headers, err = validator.NewHeaderPolicy(p.IdentityHeaders.names()); err != nil {
+	if p.headers, err = validator.NewHeaderPolicy(p.headerNames()); err != nil {
+		return p.at(err)
+	}
+	if err := p.provisionIdentityToken(identifier); err != nil {
 		return p.at(err)
 	}
 	if err := p.checkClaims(rules); err != nil {
@@ -281,6 +290,9 @@ func (p *Protect) forward(w http.ResponseWriter, r *http.Request, next caddyhttp
 		}
 		decision.CountUse(p.app.runtime.usage)
 		defer gated.done()
+	}
+	if err := p.proveIdentity(r, decision); err != nil {
+		return caddyhttp.Error(http.StatusInternalServerError, err)
 	}
 	if decision.NextNonce != "" {
 		w.Header().Set("DPoP-Nonce", decision.NextNonce)

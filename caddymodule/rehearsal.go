@@ -237,6 +237,9 @@ func (p *Protect) rehearsed(r *http.Request, outcome explain.Outcome, decision *
 		if decision.Authenticated() {
 			e.Forwarded = make(http.Header)
 			p.headers.SetIdentity(e.Forwarded, &decision.Identity)
+			if p.minter != nil {
+				p.headers.SetToken(e.Forwarded, "(signed, for this request)")
+			}
 		}
 	}
 	p.app.rehearsal.explanation = e

@@ -28,6 +28,7 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 	_ "github.com/caddyserver/caddy/v2/modules/standard"
 
+	"github.com/caddy-scope/caddy-scope/issuer"
 	"github.com/caddy-scope/caddy-scope/oauth"
 	"github.com/caddy-scope/caddy-scope/validator"
 )
@@ -116,9 +117,13 @@ func newGateSceneWith(t testing.TB, global, site string, words ...string) *gateS
 	t.Helper()
 	s := prepareGateScene(t)
 	s.words = strings.Join(words, "\n")
+	keys, err := issuer.NewStaticKeyRing([]*ecdsa.PrivateKey{s.key})
+	if err != nil {
+		t.Fatal(err)
+	}
 	opened := openRuntime
 	openRuntime = func(*App, context.Context) (*runtime, error) {
-		return &runtime{verify: heldKeys{s.key}, sessions: s.sessions, ready: func(context.Context) error { return nil }}, nil
+		return &runtime{keys: keys, verify: heldKeys{s.key}, sessions: s.sessions, ready: func(context.Context) error { return nil }}, nil
 	}
 	t.Cleanup(func() { openRuntime = opened })
 	s.load(global, site)

@@ -112,11 +112,20 @@ func (k *KeyRing) sign(tokenType string, payload []byte) (string, error) {
 	return string(base64.RawURLEncoding.AppendEncode(append(token, '.'), signature[:])), nil
 }
 
+// SignIdentity makes an identity token, by which a gate of this process tells its
+// upstream who is calling. It implements identity.Signer.
+func (k *KeyRing) SignIdentity(payload []byte) (string, error) {
+	return k.sign(oauth.IdentityTokenType, payload)
+}
+
+// SignerID is the kid of the key that signs.
+func (k *KeyRing) SignerID() string { return k.keys.Load().kid }
+
 // tokenHeaders are the encoded headers of what the key with this kid signs, by
 // type.
 func tokenHeaders(kid string) (map[string]string, error) {
 	headers := make(map[string]string)
-	for _, tokenType := range []string{accessTokenType, idTokenType} {
+	for _, tokenType := range []string{accessTokenType, idTokenType, oauth.IdentityTokenType} {
 		header, err := json.Marshal(struct {
 			Algorithm string `json:"alg"`
 			KeyID     string `json:"kid"`

@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"golang.org/x/net/http/httpguts"
+
+	"github.com/caddy-scope/caddy-scope/oauth"
 )
 
 // IdentityHeaders names the headers that carry the caller's identity to the
@@ -19,6 +21,9 @@ type IdentityHeaders struct {
 	Scopes  string // default X-Scopes
 	// Claims of the user that are passed on as well. nil: none.
 	Claims []ClaimHeader
+	// Token carries the identity token, which the gate sets itself. Empty: there is
+	// none.
+	Token string
 }
 
 // ClaimHeader is a header with a claim of the user: its values, with commas
@@ -70,6 +75,12 @@ func NewHeaderPolicy(names IdentityHeaders) (*HeaderPolicy, error) {
 			return nil, err
 		}
 		p.names.Claims = append(p.names.Claims, ClaimHeader{c.Claim, textproto.CanonicalMIMEHeaderKey(c.Header)})
+	}
+	if names.Token != "" {
+		if err := p.take(names.Token); err != nil {
+			return nil, err
+		}
+		p.names.Token = textproto.CanonicalMIMEHeaderKey(names.Token)
 	}
 	for _, name := range overrides {
 		p.reserve(name)
@@ -256,6 +267,25 @@ func StripSetCookies(header http.Header) {
 	} else if len(kept) < len(fields) {
 		header["Set-Cookie"] = kept
 	}
+}
+
+// SetToken gives the upstream the identity token of this request.
+func (p *HeaderPolicy) SetToken(header http.Header, token string) {
+	header[p.names.Token] = []string{token}
+}
+
+// Passed returns those claims of a user that the upstream is told.
+func (p *HeaderPolicy) Passed(claims oauth.UserClaims) oauth.UserClaims {
+	var passed oauth.UserClaims
+	for _, c := range p.names.Claims {
+		if values := claims[c.Claim]; len(values) > 0 {
+			if passed == nil {
+				passed = make(oauth.UserClaims, len(p.names.Claims))
+			}
+			passed[c.Claim] = values
+		}
+	}
+	return passed
 }
 
 // SetIdentity tells the upstream who is calling: each header once, and none for

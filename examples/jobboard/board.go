@@ -14,6 +14,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/caddy-scope/caddy-scope/identity"
 )
 
 // Where the APIs and the MCP server listen: loopback only.
@@ -28,6 +30,10 @@ const maxBody = 64 << 10
 
 // Board holds everything. It is safe for concurrent use.
 type Board struct {
+	// Gate, if set, is the only way in: requests must bring its signed proof, and
+	// the user is who stands in that. Default: X-User-Id is believed.
+	Gate *identity.Verifier
+
 	jobs []Job // never changes
 	now  func() time.Time
 
@@ -56,7 +62,7 @@ func (b *Board) ListenAndServe(ctx context.Context, jobs, people, tools string, 
 		if err != nil {
 			return fmt.Errorf("listen: %w", err)
 		}
-		server := &http.Server{Handler: api.handler, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: 2 * time.Minute}
+		server := &http.Server{Handler: b.Guarded(api.handler), ReadHeaderTimeout: 5 * time.Second, IdleTimeout: 2 * time.Minute}
 		defer func() {
 			grace, cancel := context.WithTimeout(context.Background(), 3*time.Second)
 			defer cancel()

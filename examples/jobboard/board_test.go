@@ -1,6 +1,10 @@
 package jobboard
 
 import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"encoding/json"
 	"io"
 	"net/http"
@@ -8,6 +12,11 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/caddy-scope/caddy-scope/identity"
+	"github.com/caddy-scope/caddy-scope/issuer"
+	"github.com/caddy-scope/caddy-scope/oauth"
 )
 
 // answer is what the board said.
@@ -213,5 +222,66 @@ func TestBoardKnowsNothingOfOAuth(t *testing.T) {
 				t.Errorf("%s speaks of %q", entry.Name(), word)
 			}
 		}
+	}
+}
+
+// ringKeys finds the keys of a key ring.
+type ringKeys struct{ *issuer.KeyRing }
+
+func (k ringKeys) FindKey(_ context.Context, kid string) (*ecdsa.PublicKey, error) {
+	if key, ok := k.VerificationKey(kid); ok {
+		return key, nil
+	}
+	return nil, oauth.ErrUnknownKey
+}
+
+// UPS-06: told which gate it is behind, the board serves nobody else, and the user
+// is who stands in the token, whatever X-User-Id says.
+func TestBoardBelievesOnlyItsGate(t *testing.T) {
+	t.Parallel()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ring, err := issuer.NewStaticKeyRing([]*ecdsa.PrivateKey{key})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const issuer = "https://api.example.com"
+	minter, err := identity.NewMinter(issuer, issuer+"#upstream", time.Now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	board := New()
+	if board.Gate, err = identity.NewVerifier(identity.VerifierConfig{Issuer: issuer, Audience: issuer + "#upstream", Keys: ringKeys{ring}}); err != nil {
+		t.Fatal(err)
+	}
+	api := board.Guarded(board.PeopleHandler())
+	get := func(caller *identity.Caller) int {
+		r := httptest.NewRequest("GET", "https://api.example.com/applications", nil)
+		r.Header.Set("X-User-Id", "mallory")
+		if caller != nil {
+			token, err := minter.Token(ring, r, caller)
+			if err != nil {
+				t.Fatal(err)
+			}
+			r.Header.Set("X-Identity-Token", token)
+		}
+		w := httptest.NewRecorder()
+		api.ServeHTTP(w, r)
+		if strings.Contains(w.Body.String(), "app-of-mallory") {
+			t.Errorf("mallory's: %s", w.Body)
+		}
+		return w.Code
+	}
+	board.applications["mallory"] = []Application{{ID: "app-of-mallory"}}
+	if status := get(nil); status != http.StatusForbidden {
+		t.Errorf("around the gate: %d", status)
+	}
+	if status := get(&identity.Caller{UserID: "ada", ClientID: "gpt"}); status != http.StatusOK {
+		t.Errorf("ada: %d", status)
+	}
+	if status := get(&identity.Caller{}); status != http.StatusBadRequest {
+		t.Errorf("through the gate, but nobody: %d", status)
 	}
 }

@@ -20,5 +20,8 @@
 //	/mcp                     tools: search_jobs, get_job, list_applications, submit_application, analyze_resume
 //	GET  /health
 //
+// Told which gate it is behind (Board.Gate, and the flag -gate of the command), it
+// serves only what shows by a signed proof that it came through that.
+//
 // Everything is kept in memory and gone with the process.
 package jobboard
