@@ -24,3 +24,13 @@ func PersonalTables() map[string][]string {
 	}
 	return tables
 }
+
+// StateTables are the tables of a file of state, each with the columns that are
+// not in it.
+func StateTables() map[string][]string {
+	tables := make(map[string][]string)
+	for _, table := range stateTables {
+		tables[table.name] = table.not
+	}
+	return tables
+}

@@ -25,6 +25,7 @@ var impersonal = map[string]string{
 	"gpt_clients":              "clients",
 	"gpt_client_registrations": "clients",
 	"gpt_client_documents":     "clients",
+	"gpt_operator_clients":     "clients",
 	"gpt_client_assertions":    "digests, of what clients sent",
 	"gpt_pushed_requests":      "of nobody yet, and gone in a minute",
 	"gpt_dpop_proofs":          "digests, for three minutes",
@@ -56,12 +57,13 @@ func TestEveryTableIsKnownToHoldSomethingAboutUsersOrNot(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		var table, column, kind string
+		var table, column, kind, told string
 		seen := 0
 		_, err = pgx.ForEachRow(rows, []any{&table, &column, &kind}, func() error {
 			seen++
 			secret, known := personal[table]
-			if !known && impersonal[table] == "" {
+			if !known && impersonal[table] == "" && table != told {
+				told = table
 				t.Errorf("%s: nobody says whether %s holds something about users: add it to personalTables, or to this test", name, table)
 			}
 			for _, word := range []string{"user", "session", "login", "address", "agent", "email", "subject"} {

@@ -185,11 +185,17 @@ func (n *Node) command(t testing.TB, args ...string) *exec.Cmd {
 // its configuration, and returns what it printed.
 func (n *Node) Command(t testing.TB, args ...string) string {
 	t.Helper()
-	out, err := n.command(t, append(args, "--config", n.caddyfile())...).CombinedOutput()
+	out, err := n.Program(t, args...).CombinedOutput()
 	if err != nil {
 		t.Fatalf("caddy %s: %v\n%s", strings.Join(args, " "), err, out)
 	}
 	return string(out)
+}
+
+// Program is Command, for the test to run.
+func (n *Node) Program(t testing.TB, args ...string) *exec.Cmd {
+	t.Helper()
+	return n.command(t, append(args, "--config", n.caddyfile())...)
 }
 
 // AwaitReady returns when the node says that it is ready.
