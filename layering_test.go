@@ -17,15 +17,16 @@ const module = "github.com/caddy-scope/caddy-scope"
 var mayImport = map[string][]string{
 	"oauth":       {},
 	"dpop":        {},
-	"issuer":      {"oauth", "dpop"},
-	"validator":   {"oauth", "dpop"},
+	"ratelimit":   {},
+	"issuer":      {"oauth", "dpop", "ratelimit"},
+	"validator":   {"oauth", "dpop", "ratelimit"},
 	"authserver":  {"oauth"},
 	"identity":    {"oauth"},
 	"migrations":  {},
 	"login":       {"oauth", "issuer"},
-	"postgres":    {"oauth", "dpop", "issuer", "validator", "migrations"},
+	"postgres":    {"oauth", "dpop", "ratelimit", "issuer", "validator", "migrations"},
 	"openapi":     {"oauth"},
-	"caddymodule": {"oauth", "dpop", "issuer", "login", "openapi", "validator", "identity", "authserver", "postgres", "migrations"},
+	"caddymodule": {"oauth", "dpop", "ratelimit", "issuer", "login", "openapi", "validator", "identity", "authserver", "postgres", "migrations"},
 }
 
 // TestPackagesImportDownwardsOnly
@@ -56,7 +57,7 @@ func TestOnlyTheCaddySideImportsCaddy(t *testing.T) {
 			if strings.HasPrefix(imported, "github.com/caddyserver/caddy/") && !slices.Contains([]string{"caddymodule", "cmd/caddy", ""}, pkg.name) {
 				t.Errorf("%s needs %s", pkg.ImportPath, imported)
 			}
-			if strings.HasPrefix(imported, "github.com/jackc/pgx/") && slices.Contains([]string{"oauth", "issuer", "login", "validator", "authserver", "identity"}, pkg.name) {
+			if strings.HasPrefix(imported, "github.com/jackc/pgx/") && slices.Contains([]string{"oauth", "ratelimit", "issuer", "login", "validator", "authserver", "identity"}, pkg.name) {
 				t.Errorf("%s needs %s", pkg.ImportPath, imported)
 			}
 		}

@@ -18,6 +18,7 @@ import (
 	"github.com/caddy-scope/caddy-scope/issuer"
 	"github.com/caddy-scope/caddy-scope/oauth"
 	"github.com/caddy-scope/caddy-scope/openapi"
+	"github.com/caddy-scope/caddy-scope/ratelimit"
 	"github.com/caddy-scope/caddy-scope/validator"
 )
 
@@ -70,6 +71,7 @@ type App struct {
 	logger *zap.Logger
 
 	tokens *validator.TokenCache
+	rates  *ratelimit.Table
 
 	gates     []*Protect                   // that were provisioned
 	documents map[string]*openapi.Document // by file
@@ -104,7 +106,7 @@ func (a *App) Provision(ctx caddy.Context) error {
 	}
 	for _, step := range []func() error{
 		a.provisionIssuer, a.provisionScopes, a.provisionLook, a.provisionClients, a.provisionGrants, a.provisionPolicies, a.provisionRegistration, a.provisionLifetimes,
-		a.provisionPostgres, a.provisionSecrets, a.provisionSigningKeys, a.provisionLogins, a.provisionEvents, a.provisionIdentityProviders, a.provisionTokens,
+		a.provisionPostgres, a.provisionSecrets, a.provisionSigningKeys, a.provisionLogins, a.provisionEvents, a.provisionIdentityProviders, a.provisionTokens, a.provisionRates,
 	} {
 		if err := step(); err != nil {
 			return err

@@ -17,7 +17,9 @@ import (
 // request that no rule covers is refused:
 //
 //	oauth_protect {
-//		<methods> <path> <requirement>
+//		<methods> <path> <requirement> {
+//			rate <number>/<window> per user | client | session | address
+//		}
 //		...
 //		observe <methods> <path> <requirement>
 //		openapi    <file> {          # again for each
@@ -25,7 +27,8 @@ import (
 //			prefix <path>            # that of the servers
 //			except <method> <path>   # again for each
 //		}
-//		tool       <name> <requirement>
+//		rate       <number>/<window> per <key>   # over all rules; again for each
+//		tool       <name> <requirement>          # with rates of its own, as a rule
 //		tool_list  callable | declared
 //		mode       observe | enforce <percent>   # what is refused does not pass
 //		resource   <identifier> | <path>   # the issuer
@@ -163,6 +166,7 @@ func (p *Protect) applyShortForm(h httpcaddyfile.Helper, requirement []string) e
 func (p *Protect) parseProtectBlock(h httpcaddyfile.Helper, short bool) (bool, error) {
 	words := map[string]word{
 		"openapi":          many(nil),
+		"rate":             many(parseRate(&p.Rates)),
 		"mode":             once(nil),
 		"observe":          many(nil),
 		"resource":         once(text(&p.Resource)),
@@ -228,7 +232,9 @@ func (p *Protect) parseProtectBlock(h httpcaddyfile.Helper, short bool) (bool, e
 
 // parseRule reads
 //
-//	<methods> <path> <requirement>
+//	<methods> <path> <requirement> {
+//		rate <number>/<window> per <key>
+//	}
 func (p *Protect) parseRule(h httpcaddyfile.Helper, methods string) error {
 	rule := RuleSettings{Source: source(h.Dispenser)}
 	if methods != "*" {
@@ -259,6 +265,9 @@ func (p *Protect) parseRule(h httpcaddyfile.Helper, methods string) error {
 		return err
 	}
 	rule.Access, rule.Scopes, rule.User = required.access, required.scopes, required.user
+	if rule.Rates, err = parseRates(h.Dispenser); err != nil {
+		return err
+	}
 	p.Rules = append(p.Rules, rule)
 	return nil
 }

@@ -98,7 +98,7 @@ func (a *App) rulesReport() (*rules.Report, error) {
 func ruleRow(rule *validator.Rule, requirement rules.Requirement, reaches []reach) rules.Row {
 	row := rules.Row{
 		Methods: slices.Clone(rule.Methods), Path: rule.Path, Access: string(rule.Access), Scopes: rule.Scopes, User: userTexts(rule.User), Observe: rule.Observe, Source: rule.Source,
-		Grants: requirement.Groups(), Clients: []string{},
+		Grants: requirement.Groups(), Clients: []string{}, Rates: rule.RateTexts(),
 	}
 	if rule.Access == validator.AccessPublic {
 		return row

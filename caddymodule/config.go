@@ -343,6 +343,9 @@ type RuleSettings struct {
 	// User is what is asked of the user besides, all of it: that a claim has one of
 	// the values, or holds one in its list. Default: nothing.
 	User []oauth.UserRequirement `json:"user,omitempty"`
+	// Rates bound how often callers may come; those of a public rule are per
+	// address. Default: none.
+	Rates []RateSettings `json:"rates,omitempty"`
 	// Source is where the rule was written, such as "Caddyfile:34"; errors
 	// name it.
 	Source string `json:"source,omitempty"`
@@ -361,6 +364,8 @@ type ToolSettings struct {
 	// User is what is asked of the user besides, as in a scope rule. Default:
 	// nothing.
 	User []oauth.UserRequirement `json:"user,omitempty"`
+	// Rates bound how often callers may call the tool. Default: none.
+	Rates []RateSettings `json:"rates,omitempty"`
 	// Source is where the rule was written, such as "Caddyfile:36"; errors
 	// name it.
 	Source string `json:"source,omitempty"`

@@ -168,6 +168,9 @@ func (a *App) open(ctx context.Context) (*runtime, error) {
 		}
 		rt.sessions, rt.store = rt.view, &hearingStore{db.store, rt.view}
 	}
+	if rt.limiter, err = a.openLimiter(ctx, db); err != nil {
+		return nil, err
+	}
 	config, err := a.issuerConfig(rt)
 	if err != nil {
 		return nil, err

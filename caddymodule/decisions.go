@@ -28,6 +28,7 @@ const (
 	outcomeInvalidProof
 	outcomeInsufficientScope
 	outcomeUserNotAllowed
+	outcomeRateLimited
 	outcomeInvalidRequest
 	outcomeUnavailable
 	outcomes // how many there are
@@ -36,7 +37,7 @@ const (
 // outcomeNames are the values of the label.
 var outcomeNames = [outcomes]string{
 	"allowed", "preflight", "bypass", "unmatched", "observed", "stream_ended",
-	"no_rule", "no_credentials", "invalid_token", "invalid_proof", "insufficient_scope", "user_not_allowed", "invalid_request", "unavailable",
+	"no_rule", "no_credentials", "invalid_token", "invalid_proof", "insufficient_scope", "user_not_allowed", "rate_limited", "invalid_request", "unavailable",
 }
 
 // ruleNone stands for the rule of a request that comes under none.
@@ -112,6 +113,8 @@ func outcomeOf(refusal *validator.Refusal) outcome {
 		return outcomeUserNotAllowed
 	case refusal.Code == oauth.CodeAccessDenied:
 		return outcomeNoRule
+	case refusal.Limits != nil:
+		return outcomeRateLimited
 	case refusal.Code == oauth.CodeInvalidToken:
 		return outcomeInvalidToken
 	case refusal.Code == oauth.CodeInsufficientScope:

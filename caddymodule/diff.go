@@ -66,7 +66,7 @@ func compareConfigurations(ctx context.Context, was, is *rehearsal, progress fun
 		}
 		diff.Changes = append(diff.Changes, changes...)
 	}
-	diff.Bypasses = c.bypasses()
+	diff.Bypasses, diff.Rates = c.bypasses(), c.rates()
 	return diff, ctx.Err()
 }
 
@@ -81,6 +81,35 @@ func (c *comparison) bypasses() []rules.BypassChange {
 	}
 	slices.SortFunc(changes, func(a, b rules.BypassChange) int {
 		return cmp.Or(strings.Compare(a.GateIs, b.GateIs), strings.Compare(a.GateWas, b.GateWas))
+	})
+	return changes
+}
+
+// rates returns the rules of both whose rates differ.
+func (c *comparison) rates() (changes []rules.RateChange) {
+	type key struct{ resource, rule string }
+	ratesOf := func(h *rehearsal) map[key][]string {
+		rates := make(map[key][]string)
+		for _, set := range h.app.ruleSets() {
+			for _, rule := range set.resource.Rules() {
+				rates[key{set.resource.Identifier(), rule.String()}] = rule.RateTexts()
+				if rule.Tools != nil {
+					for _, tool := range rule.Tools.Rules {
+						rates[key{set.resource.Identifier(), tool.String()}] = tool.RateTexts()
+					}
+				}
+			}
+		}
+		return rates
+	}
+	was := ratesOf(c.was)
+	for k, is := range ratesOf(c.is) {
+		if before, there := was[k]; there && !slices.Equal(before, is) {
+			changes = append(changes, rules.RateChange{Resource: k.resource, Rule: k.rule, Was: before, Is: is})
+		}
+	}
+	slices.SortFunc(changes, func(a, b rules.RateChange) int {
+		return cmp.Or(strings.Compare(a.Resource, b.Resource), strings.Compare(a.Rule, b.Rule))
 	})
 	return changes
 }

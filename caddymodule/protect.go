@@ -14,6 +14,7 @@ import (
 	"github.com/caddy-scope/caddy-scope/caddymodule/explain"
 	"github.com/caddy-scope/caddy-scope/identity"
 	"github.com/caddy-scope/caddy-scope/oauth"
+	"github.com/caddy-scope/caddy-scope/ratelimit"
 	"github.com/caddy-scope/caddy-scope/validator"
 )
 
@@ -71,6 +72,10 @@ type Protect struct {
 	// CORS are the origins whose preflights the gate answers itself; "*" is every
 	// origin. Default: preflights are forwarded, without credentials.
 	CORS []string `json:"cors,omitempty"`
+
+	// Rates bound how often callers may come, counted over all requests that the
+	// rules of this gate let in. Default: none.
+	Rates []RateSettings `json:"rates,omitempty"`
 
 	// Streams "until_close" lets WebSockets, event streams and downloads go on
 	// when their token expires or their session ends. Default: they are closed.
@@ -174,6 +179,8 @@ func (p *Protect) Provision(ctx caddy.Context) error {
 		Tokens:        app.tokens,
 		ClientAllowed: app.clientAllowed,
 		Proofs:        app.dpopProofs,
+		Limits:        app.limiter,
+		ClientAddress: clientAddress,
 		Now:           app.judging,
 		RequestPath:   originalPath,
 		CORSOrigins:   p.CORS,
@@ -297,6 +304,9 @@ func (p *Protect) forward(w http.ResponseWriter, r *http.Request, next caddyhttp
 	if decision.NextNonce != "" {
 		w.Header().Set("DPoP-Nonce", decision.NextNonce)
 	}
+	if decision.Limits != nil {
+		ratelimit.SetHeader(w.Header(), decision.Limits)
+	}
 	err := p.serveNext(gated, r, next, decision)
 	if gated.cut.Load() {
 		panic(http.ErrAbortHandler) // or half an answer would end like a whole one
@@ -344,6 +354,10 @@ func (p *Protect) refuse(w http.ResponseWriter, r *http.Request, next caddyhttp.
 // rule that was forgotten), and what could not be decided. Everything else is
 // the caller's affair and in the access log.
 func (p *Protect) logRefusal(r *http.Request, refusal *validator.Refusal, id string) {
+	if refusal.Limits != nil {
+		p.logExhausted(r, refusal, id)
+		return
+	}
 	level, message := zap.DebugLevel, "request refused"
 	switch {
 	case refusal.Code == oauth.CodeAccessDenied:

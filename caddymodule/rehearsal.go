@@ -234,6 +234,7 @@ func (p *Protect) rehearsed(r *http.Request, outcome explain.Outcome, decision *
 	e.Outcome, e.Gate, e.Resource = outcome, p.Source, p.resource.Identifier()
 	if decision != nil {
 		e.Decide(decision.Rule, decision.Identity)
+		e.NoteRates()
 		if decision.Authenticated() {
 			e.Forwarded = make(http.Header)
 			p.headers.SetIdentity(e.Forwarded, &decision.Identity)

@@ -15,6 +15,7 @@ import (
 	"github.com/caddy-scope/caddy-scope/dpop"
 	"github.com/caddy-scope/caddy-scope/issuer"
 	"github.com/caddy-scope/caddy-scope/postgres"
+	"github.com/caddy-scope/caddy-scope/ratelimit"
 	"github.com/caddy-scope/caddy-scope/validator"
 )
 
@@ -35,6 +36,7 @@ type runtime struct {
 	clock    *postgres.Clock // nil: the node's alone
 	pool     *postgres.DB    // nil, and upkeep too: there is no database
 	upkeep   *postgres.Upkeep
+	limiter  *ratelimit.Limiter
 }
 
 // openRuntime is App.open; tests of the gate alone put their own sessions here.

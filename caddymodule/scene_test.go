@@ -30,6 +30,7 @@ import (
 
 	"github.com/caddy-scope/caddy-scope/issuer"
 	"github.com/caddy-scope/caddy-scope/oauth"
+	"github.com/caddy-scope/caddy-scope/ratelimit"
 	"github.com/caddy-scope/caddy-scope/validator"
 )
 
@@ -121,9 +122,11 @@ func newGateSceneWith(t testing.TB, global, site string, words ...string) *gateS
 	if err != nil {
 		t.Fatal(err)
 	}
+	var rates [32]byte // what other tests count is not this one's
+	_, _ = rand.Read(rates[:])
 	opened := openRuntime
-	openRuntime = func(*App, context.Context) (*runtime, error) {
-		return &runtime{keys: keys, verify: heldKeys{s.key}, sessions: s.sessions, ready: func(context.Context) error { return nil }}, nil
+	openRuntime = func(a *App, _ context.Context) (*runtime, error) {
+		return &runtime{limiter: ratelimit.NewLimiter(a.rates, rates), keys: keys, verify: heldKeys{s.key}, sessions: s.sessions, ready: func(context.Context) error { return nil }}, nil
 	}
 	t.Cleanup(func() { openRuntime = opened })
 	s.load(global, site)

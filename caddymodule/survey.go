@@ -359,6 +359,9 @@ func (p *Protect) compileRules(a *App) ([]validator.Rule, error) {
 	for i := range settings {
 		rules[i] = settings[i].rule()
 		rules[i].Tools = tools
+		if rules[i].Rates, err = p.compileRates(settings[i].Rates); err != nil {
+			return nil, atSource(settings[i].Source, "oauth_protect", err)
+		}
 	}
 	return rules, nil
 }

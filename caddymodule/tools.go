@@ -22,7 +22,9 @@ const (
 
 // parseTool reads
 //
-//	tool <name> <requirement>
+//	tool <name> <requirement> {
+//		rate <number>/<window> per <key>
+//	}
 func (p *Protect) parseTool(h httpcaddyfile.Helper) error {
 	tool := ToolSettings{Source: source(h.Dispenser)}
 	args := h.RemainingArgs()
@@ -43,6 +45,9 @@ func (p *Protect) parseTool(h httpcaddyfile.Helper) error {
 		return err
 	}
 	tool.Access, tool.Scopes, tool.User = required.access, required.scopes, required.user
+	if tool.Rates, err = parseRates(h.Dispenser); err != nil {
+		return err
+	}
 	p.Tools = append(p.Tools, tool)
 	return nil
 }
@@ -64,6 +69,13 @@ func (p *Protect) compileTools(rules []RuleSettings) (*validator.Tools, error) {
 		rule := validator.Rule{Tool: t.Name, Access: validator.Access(t.Access), User: t.User, Source: t.Source}
 		if rule.Access == "" {
 			rule.Access = validator.AccessScopes
+		}
+		for i := range t.Rates {
+			rate, err := t.Rates[i].rate(false)
+			if err != nil {
+				return nil, atSource(t.Source, "tool "+t.Name, err)
+			}
+			rule.Rates = append(rule.Rates, rate)
 		}
 		if len(t.Scopes) > 0 {
 			rule.Scopes = oauth.NewScopeSet(t.Scopes...)

@@ -37,6 +37,7 @@ type derivedKeys struct {
 	code        []byte // HMAC that makes authorization codes
 	userCode    []byte // HMAC under which user codes of devices are kept
 	dpopNonce   []byte // HMAC of nonces
+	rates       [32]byte
 	request     cipher.AEAD
 	signingKey  cipher.AEAD
 	factor      cipher.AEAD // secrets of second factors
@@ -80,6 +81,7 @@ func deriveKeys(secret []byte) (keys derivedKeys, err error) {
 	keys.fingerprint = hex.EncodeToString(fingerprint[:16])
 	keys.refresh, keys.code, keys.userCode = derive("refresh token"), derive("authorization code"), derive("user code")
 	keys.dpopNonce = derive("dpop nonce")
+	copy(keys.rates[:], derive("rates"))
 	keys.request, keys.signingKey = aead("authorization request"), aead("signing key")
 	keys.factor = aead("second factor")
 	return keys, err
@@ -112,6 +114,9 @@ func (s *RootSecrets) Nonces(now func() time.Time) *dpop.Nonces {
 	}
 	return dpop.NewNonces(now, keys...)
 }
+
+// RateKey is what the callers of rates are named under.
+func (s *RootSecrets) RateKey() [32]byte { return s.current().rates }
 
 func (s *RootSecrets) current() *derivedKeys { return &s.derived[0] }
 

@@ -31,6 +31,7 @@ const (
 	CodeUnapprovedStatement      = "unapproved_software_statement" // RFC 7591 section 3.2.2
 	CodeLoginRequired            = "login_required"                // OpenID Connect Core section 3.1.2.6
 	CodeConsentRequired          = "consent_required"              // OpenID Connect Core section 3.1.2.6
+	CodeRateLimited              = "rate_limited"                  // ours, with status 429
 )
 
 // Error is what a client may hear: a registered code and a fixed sentence.

@@ -31,6 +31,7 @@ var expired = map[string]string{
 		SELECT 'app', sha256(n::text::bytea), now() - n * interval '1 ms' FROM generate_series(1, $1) n`,
 	"gpt_dpop_proofs": `INSERT INTO gpt_dpop_proofs (digest, expires_at) SELECT sha256(n::text::bytea), now() - n * interval '1 ms' FROM generate_series(1, $1) n`,
 	"gpt_used_once":   `INSERT INTO gpt_used_once (purpose, digest, expires_at) SELECT 'p', sha256(n::text::bytea), now() - n * interval '1 ms' FROM generate_series(1, $1) n`,
+	"gpt_rates":       `INSERT INTO gpt_rates (key, whole_at) SELECT substr(sha256(n::text::bytea), 1, 16), now() - n * interval '1 ms' FROM generate_series(1, $1) n`,
 	"gpt_password_resets": `WITH u AS (INSERT INTO gpt_users (id, email, password_hash) VALUES ('forgetful', 'forgetful@example.com', 'x') ON CONFLICT DO NOTHING)
 		INSERT INTO gpt_password_resets (digest, user_id, ends_sessions, removes_factors, expires_at) SELECT sha256(n::text::bytea), 'forgetful', false, false, now() - n * interval '1 ms' FROM generate_series(1, $1) n`,
 	"gpt_logins":       `INSERT INTO gpt_logins (digest, user_id, expires_at) SELECT sha256(n::text::bytea), 'u', now() - interval '2 hours' - n * interval '1 ms' FROM generate_series(1, $1) n`,

@@ -8,17 +8,18 @@ import (
 	"strings"
 
 	"github.com/caddy-scope/caddy-scope/oauth"
+	"github.com/caddy-scope/caddy-scope/ratelimit"
 )
 
 // Refusal is a request that may not pass. It implements error; its text holds
 // nothing the request brought.
 type Refusal struct {
-	// Status is the HTTP status: 400, 401, 403, 405 or 503; for messages to an MCP
+	// Status is the HTTP status: 400, 401, 403, 405, 429 or 503; for messages to an MCP
 	// server also 413 or 415.
 	Status int
 	// Code is the error code of RFC 6750 section 3.1 or RFC 9449 section 7.1, or
-	// access_denied (no rule), temporarily_unavailable (503), or empty (no
-	// credentials).
+	// access_denied (no rule), rate_limited (429), temporarily_unavailable (503), or
+	// empty (no credentials).
 	Code string
 	// Description is fixed text.
 	Description string
@@ -33,8 +34,10 @@ type Refusal struct {
 	Observe bool
 	// Tool that has no rule, cut to 128 bytes. Empty: it is not about one.
 	Tool string
-	// Identity is who was refused with insufficient_scope, or because the user may
-	// not; else zero.
+	// Limits is the rate that is exhausted (429); else nil.
+	Limits []ratelimit.State
+	// Identity is who was refused with insufficient_scope, because the user may not,
+	// or by a rate; else zero.
 	Identity Identity
 	// Cause is for the log.
 	Cause error
@@ -104,7 +107,7 @@ func WriteRefusalHeader(header http.Header, refusal *Refusal) {
 	// Browser clients must be able to read the challenge. No credentials are
 	// allowed with "*", so nothing private is opened.
 	header.Set("Access-Control-Allow-Origin", "*")
-	header.Set("Access-Control-Expose-Headers", "WWW-Authenticate, DPoP-Nonce, Retry-After")
+	header.Set("Access-Control-Expose-Headers", "WWW-Authenticate, DPoP-Nonce, Retry-After, RateLimit, RateLimit-Policy")
 	if challenge := refusal.challenge(); challenge != "" {
 		header.Set("WWW-Authenticate", challenge)
 	}
@@ -112,6 +115,8 @@ func WriteRefusalHeader(header http.Header, refusal *Refusal) {
 		header.Set("DPoP-Nonce", refusal.nonce)
 	}
 	switch refusal.Status {
+	case http.StatusTooManyRequests:
+		ratelimit.SetHeader(header, refusal.Limits)
 	case http.StatusServiceUnavailable:
 		// Spread, so that clients do not all come back in one moment.
 		header.Set("Retry-After", strconv.Itoa(1+rand.IntN(3)))
@@ -167,7 +172,7 @@ func (r *Refusal) bodyCode() string {
 // RFC 6750 section 3, RFC 9449 section 7.1, RFC 9728 section 5.1.
 func (r *Refusal) challenge() string {
 	if r.MetadataURL == "" || r.Status == http.StatusServiceUnavailable ||
-		r.Status == http.StatusMethodNotAllowed || r.Code == oauth.CodeAccessDenied || r.isAboutMessage() {
+		r.Status == http.StatusMethodNotAllowed || r.Status == http.StatusTooManyRequests || r.Code == oauth.CodeAccessDenied || r.isAboutMessage() {
 		return ""
 	}
 	var b strings.Builder

@@ -5,11 +5,13 @@ import (
 	"crypto/ecdsa"
 	"errors"
 	"net/http"
+	"net/netip"
 	"sync/atomic"
 	"time"
 
 	"github.com/caddy-scope/caddy-scope/dpop"
 	"github.com/caddy-scope/caddy-scope/oauth"
+	"github.com/caddy-scope/caddy-scope/ratelimit"
 )
 
 // KeySource finds the public keys that access tokens are signed with.
@@ -65,6 +67,12 @@ type Config struct {
 	// not be nil while requests come. A nil function: the scheme is not known
 	// here, and bound tokens are refused.
 	Proofs func() *dpop.Verifier
+	// Limits counts the callers of rules with rates. A nil function or result:
+	// nothing is counted.
+	Limits func() *ratelimit.Limiter
+	// ClientAddress is where a request comes from, for rates by address. nil, or an
+	// address that is not valid: not known, and not counted.
+	ClientAddress func(*http.Request) netip.Addr
 	// RequestPath returns the escaped path as the client sent it, which proofs
 	// name, where something before the gate may have rewritten it. nil: the
 	// path of the request.

@@ -82,7 +82,7 @@ func (r *Resource) SetCORSHeader(header http.Header, req *http.Request) {
 	header.Add("Vary", "Origin")
 	if origin, ok := r.allowedOrigin(req); ok {
 		header.Set("Access-Control-Allow-Origin", origin)
-		header.Set("Access-Control-Expose-Headers", "WWW-Authenticate, DPoP-Nonce, Retry-After, Mcp-Session-Id")
+		header.Set("Access-Control-Expose-Headers", "WWW-Authenticate, DPoP-Nonce, Retry-After, RateLimit, RateLimit-Policy, Mcp-Session-Id")
 	}
 }
 

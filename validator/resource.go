@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/caddy-scope/caddy-scope/dpop"
 	"github.com/caddy-scope/caddy-scope/oauth"
+	"github.com/caddy-scope/caddy-scope/ratelimit"
 )
 
 // Resource is one protected resource: a table of scope rules, and everything
@@ -50,6 +52,12 @@ func New(cfg Config) (*Resource, error) {
 	if cfg.RequestPath == nil {
 		cfg.RequestPath = func(req *http.Request) string { return req.URL.EscapedPath() }
 	}
+	if cfg.Limits == nil {
+		cfg.Limits = func() *ratelimit.Limiter { return nil }
+	}
+	if cfg.ClientAddress == nil {
+		cfg.ClientAddress = func(*http.Request) netip.Addr { return netip.Addr{} }
+	}
 	if cfg.ClientAllowed == nil {
 		cfg.ClientAllowed = func(string) bool { return true }
 	}
@@ -65,6 +73,9 @@ func New(cfg Config) (*Resource, error) {
 		origin:      oauth.Origin(cfg.Resource),
 		// Shared strings are compared by their address; see newVerifiedToken.
 		verifier: &verifier{unique.Make(cfg.Issuer).Value(), unique.Make(cfg.Resource).Value(), cfg.Keys, cfg.Tokens, cfg.Leeway, cfg.Now},
+	}
+	if err := table.compileRates(cfg.Resource); err != nil {
+		return nil, err
 	}
 	if cfg.PassUnmatched {
 		r.folded = foldTable(table)
@@ -127,6 +138,9 @@ type Decision struct {
 	// Preflight: a CORS preflight, to be forwarded without credentials or
 	// answered by AnswerPreflight.
 	Preflight bool
+	// Limits is how the caller stands under the rates of the rule, for
+	// ratelimit.SetHeader; nil: it has none.
+	Limits []ratelimit.State
 	// NextNonce is what the answer shall give the client in DPoP-Nonce; empty:
 	// no such field.
 	NextNonce string
@@ -212,7 +226,7 @@ func (r *Resource) authorizeUnder(req *http.Request, rule *Rule) (Decision, erro
 // authorizeBy decides a request for which the rule was found.
 func (r *Resource) authorizeBy(req *http.Request, rule *Rule) (Decision, error) {
 	if rule.isPublic() {
-		return Decision{Rule: rule}, nil
+		return r.counted(req, Decision{Rule: rule})
 	}
 	shown, refusal := readCredentials(req)
 	if refusal != nil {
@@ -222,6 +236,18 @@ func (r *Resource) authorizeBy(req *http.Request, rule *Rule) (Decision, error) 
 	if refusal != nil {
 		refusal.dpop = refusal.dpop || shown.dpop
 		return Decision{}, r.challenged(refusal, rule)
+	}
+	return r.counted(req, decision)
+}
+
+// counted is the last step: what is refused for another reason costs nothing of a
+// rate.
+func (r *Resource) counted(req *http.Request, decision Decision) (Decision, error) {
+	if decision.Rule.limits == nil {
+		return decision, nil
+	}
+	if refusal := r.limit(req, &decision); refusal != nil {
+		return Decision{}, r.challenged(refusal, decision.Rule)
 	}
 	return decision, nil
 }

@@ -31,6 +31,8 @@ type Rule struct {
 	Scopes oauth.ScopeSet
 	// User is what is asked of the user besides: all of it. nil: nothing.
 	User []oauth.UserRequirement
+	// Rates bound how often callers may come. nil: they may as often as they like.
+	Rates []Rate
 	// Source is where the rule was written, such as "Caddyfile:34".
 	Source string
 	// Tools are the rules for the tools of the MCP server at Path. nil: it has
@@ -42,9 +44,11 @@ type Rule struct {
 	// Tool is set in the rule of a tool, which has no Methods and no Path.
 	Tool string
 
-	tools *toolTable // compiled Tools
-	also  []*Rule    // must be met too; of a rule without Path and Tool: instead
-	index int
+	tools   *toolTable  // compiled Tools
+	also    []*Rule     // must be met too; of a rule without Path and Tool: instead
+	limits  []rateLimit // that a request is counted by, also those of also; nil: none
+	perCall []rateLimit // of these, those of the tool
+	index   int
 }
 
 // Everything is the pattern that covers every path.
@@ -150,6 +154,9 @@ func (r Rule) checkRequirement(catalog *oauth.Catalog) error {
 		return fail("says not what is needed; name a scope, or public, or authenticated")
 	}
 	if err := oauth.CheckUserRequirements(r.User); err != nil {
+		return fail("%v", err)
+	}
+	if err := r.checkRates(r.Access == AccessPublic && r.Tool == ""); err != nil {
 		return fail("%v", err)
 	}
 	for _, name := range r.Scopes {

@@ -24,7 +24,7 @@ func (t *Tools) equal(other *Tools) bool {
 		return t == other
 	}
 	return t.ListDeclared == other.ListDeclared && slices.EqualFunc(t.Rules, other.Rules, func(a, b Rule) bool {
-		return a.Tool == b.Tool && a.Access == b.Access && a.Scopes.Equal(b.Scopes) && sameUser(a.User, b.User)
+		return a.Tool == b.Tool && a.Access == b.Access && a.Scopes.Equal(b.Scopes) && sameUser(a.User, b.User) && sameRates(a.Rates, b.Rates)
 	})
 }
 
@@ -32,7 +32,7 @@ func (t *Tools) equal(other *Tools) bool {
 // written.
 func (r *Rule) Same(other *Rule) bool {
 	return slices.Equal(r.Methods, other.Methods) && r.Path == other.Path && r.Access == other.Access &&
-		r.Scopes.Equal(other.Scopes) && sameUser(r.User, other.User) && r.Observe == other.Observe && r.Tools.equal(other.Tools)
+		r.Scopes.Equal(other.Scopes) && sameUser(r.User, other.User) && sameRates(r.Rates, other.Rates) && r.Observe == other.Observe && r.Tools.equal(other.Tools)
 }
 
 func sameUser(a, b []oauth.UserRequirement) bool {
@@ -56,6 +56,9 @@ func newToolTable(path *Rule, catalog *oauth.Catalog) (*toolTable, error) {
 		}
 		if other := table.calls[rule.Tool]; other != nil {
 			return nil, &RuleError{Rule: rule, Other: other, Problem: "is about the same tool as"}
+		}
+		if err := rule.checkRates(path.Access == AccessPublic && rule.Access == AccessPublic); err != nil {
+			return nil, &RuleError{Rule: rule, Problem: err.Error()}
 		}
 		rule.also = []*Rule{path}
 		table.calls[rule.Tool] = &rule
@@ -100,9 +103,9 @@ func (t *toolTable) operation(tools []string) (rule *Rule, unknown string) {
 		}
 	}
 	if several != nil {
-		return &Rule{also: append(several, rule), index: t.path.index}, ""
+		rule = &Rule{also: append(several, rule), index: t.path.index}
 	}
-	return rule, ""
+	return t.limited(rule, tools), ""
 }
 
 // isBundle reports whether the rule says nothing of its own: several tools are

@@ -73,6 +73,7 @@ type Rule struct {
 	Access string   `json:"access"`
 	Scopes []string `json:"scopes,omitempty"` // needed: all of them, of access any one
 	User   []string `json:"user,omitempty"`   // asked of the user besides, as CLAIM=VALUE,VALUE: all of it
+	Rates  []string `json:"rates,omitempty"`  // that bound how often callers may come, as 30/m per user
 }
 
 // Caller is who a good token is of.
@@ -127,6 +128,18 @@ func (e *Explanation) Observe() {
 	e.Notes = append([]string{"the gate only observes this: the request passes as it came, without identity; caddy oauth report lists such requests"}, e.Notes...)
 }
 
+// NoteRates says that a request which passes was not counted.
+func (e *Explanation) NoteRates() {
+	if e.Rule == nil {
+		return
+	}
+	for _, rule := range append([]*Rule{e.Rule}, e.Tools...) {
+		if len(rule.Rates) > 0 {
+			e.note("not decided here: whether the caller comes too often (" + strings.Join(rule.Rates, ", ") + "); a live gate answers 429 then")
+		}
+	}
+}
+
 func requirements(list []oauth.UserRequirement) []string {
 	var texts []string
 	for _, r := range list {
@@ -136,7 +149,7 @@ func requirements(list []oauth.UserRequirement) []string {
 }
 
 func describe(rule *validator.Rule) *Rule {
-	return &Rule{Text: rule.String(), Source: rule.Source, Access: string(rule.Access), Scopes: rule.Scopes, User: requirements(rule.User)}
+	return &Rule{Text: rule.String(), Source: rule.Source, Access: string(rule.Access), Scopes: rule.Scopes, User: requirements(rule.User), Rates: rule.RateTexts()}
 }
 
 // Refuse adds a refusal with the header fields that were sent for it.
@@ -151,6 +164,8 @@ func (e *Explanation) Refuse(refusal *validator.Refusal, header http.Header, bod
 		e.Cause = refusal.Cause.Error()
 	}
 	switch {
+	case refusal.Limits != nil:
+		e.note("the caller came too often: " + refusal.Limits[0].Limit.Name + "; the next request passes after Retry-After")
 	case refusal.Tool != "":
 		e.note("no rule names this tool: to open it, add a line such as \"tool " + refusal.Tool + " SCOPE\" to the gate")
 	case len(e.MissedOfUser) > 0:

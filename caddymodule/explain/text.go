@@ -30,10 +30,12 @@ func (e *Explanation) WriteText(to io.Writer) error {
 	if e.Rule != nil {
 		line("rule", strings.TrimSpace(e.Rule.Text+"  "+e.Rule.Source))
 		line("needed", e.Rule.needed())
+		line("rates", strings.Join(e.Rule.Rates, ", "))
 	}
 	for _, tool := range e.Tools {
 		line("tool rule", strings.TrimSpace(tool.Text+"  "+tool.Source))
 		line("needed too", tool.needed())
+		line("rates", strings.Join(tool.Rates, ", "))
 	}
 	if e.Caller != nil {
 		line("client", e.Caller.ClientID)

@@ -17,6 +17,8 @@ type Diff struct {
 	Changes  []Change       `json:"changes"`
 	Bypasses []BypassChange `json:"bypasses"`
 	Clients  []ClientChange `json:"clients"`
+	// Rates of rules that stand in both.
+	Rates []RateChange `json:"rates,omitempty"`
 	// Notes say what the comparison does not know.
 	Notes []string `json:"notes,omitempty"`
 }
@@ -65,6 +67,14 @@ type BypassChange struct {
 	Is      string `json:"is,omitempty"`
 }
 
+// RateChange is a rule whose callers may come more or less often than before.
+type RateChange struct {
+	Resource string   `json:"resource"`
+	Rule     string   `json:"rule"`
+	Was      []string `json:"was"` // as 30/m per user; null: as often as they like
+	Is       []string `json:"is"`
+}
+
 // ClientChange is a client that can get other scopes than before.
 type ClientChange struct {
 	Client string   `json:"client"`
@@ -73,7 +83,7 @@ type ClientChange struct {
 }
 
 // Empty reports whether nothing changes.
-func (d *Diff) Empty() bool { return len(d.Changes)+len(d.Bypasses)+len(d.Clients) == 0 }
+func (d *Diff) Empty() bool { return len(d.Changes)+len(d.Bypasses)+len(d.Clients)+len(d.Rates) == 0 }
 
 // Compare returns the change between two requirements of tokens for a resource,
 // and whether there is any.
@@ -159,6 +169,9 @@ func (d *Diff) WriteText(to io.Writer) error {
 	}
 	for _, c := range d.Clients {
 		fmt.Fprintf(to, "~ client %s: %s, was %s\n", c.Client, scopesText(c.Is), scopesText(c.Was))
+	}
+	for _, r := range d.Rates {
+		fmt.Fprintf(to, "~ %s: at %s, was %s\n", r.Rule, cmp.Or(strings.Join(r.Is, ", "), "any rate"), cmp.Or(strings.Join(r.Was, ", "), "any rate"))
 	}
 	for _, note := range d.Notes {
 		fmt.Fprintf(to, "note: %s\n", note)

@@ -38,7 +38,9 @@ type Row struct {
 	// User is what is asked of the user besides, as CLAIM=VALUE,VALUE: all of it.
 	User    []string `json:"user,omitempty"`
 	Observe bool     `json:"observe,omitempty"` // what it refuses passes
-	Source  string   `json:"source,omitempty"`
+	// Rates bound how often callers may come, as 30/m per user.
+	Rates  []string `json:"rates,omitempty"`
+	Source string   `json:"source,omitempty"`
 	// Grants lists scopes that users may grant; one of each list is needed. It is
 	// Scopes with the hierarchy worked out.
 	Grants [][]string `json:"grants,omitempty"`
@@ -99,7 +101,11 @@ func (r *Row) needs() string {
 	default:
 		words = []string{r.Access}
 	}
-	return strings.Join(slices.Concat(words, r.User), " ")
+	needs := strings.Join(slices.Concat(words, r.User), " ")
+	if len(r.Rates) > 0 {
+		needs += " at " + strings.Join(r.Rates, ", ")
+	}
+	return needs
 }
 
 func (r *Row) grants() string {

@@ -1,0 +1,173 @@
+package caddymodule
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+
+	"github.com/caddy-scope/caddy-scope/postgres"
+	"github.com/caddy-scope/caddy-scope/ratelimit"
+	"github.com/caddy-scope/caddy-scope/validator"
+)
+
+// RateSettings bound how often a caller may come.
+type RateSettings struct {
+	// Rate is how often, such as 30/m: thirty at once, and one more every two
+	// seconds. Windows: s, m, h, d, or one such as 10s. Required.
+	Rate string `json:"rate"`
+	// Per is whom it is counted by: "user", "client", "session" or "address" (an
+	// IPv4 address, or the /64 of an IPv6 one). Required.
+	Per string `json:"per"`
+}
+
+// parseRate reads
+//
+//	rate <number>/<window> per user | client | session | address
+func parseRate(target *[]RateSettings) func(*caddyfile.Dispenser) error {
+	return func(d *caddyfile.Dispenser) error {
+		args := d.RemainingArgs()
+		if len(args) != 3 || args[1] != "per" {
+			return d.Err("rate: a rate and whom it is counted by are expected, such as: rate 30/m per user")
+		}
+		settings := RateSettings{args[0], args[2]}
+		rate, err := settings.rate(false)
+		if err != nil {
+			return d.WrapErr(err)
+		}
+		for _, other := range *target {
+			if before, _ := other.rate(false); before.Per == rate.Per && before.Window == rate.Window {
+				return d.Errf("rate %s: there is one for the same window already, %s", rate, before)
+			}
+		}
+		*target = append(*target, settings)
+		return nil
+	}
+}
+
+// parseRates reads the block behind a rule, if there is one.
+func parseRates(d *caddyfile.Dispenser) (rates []RateSettings, err error) {
+	err = parseBlock(d, map[string]word{"rate": many(parseRate(&rates))})
+	return rates, err
+}
+
+// rate returns the rate of the validator.
+func (s *RateSettings) rate(shared bool) (validator.Rate, error) {
+	rate, err := ratelimit.ParseRate(s.Rate)
+	if err != nil {
+		return validator.Rate{}, fmt.Errorf("rate: %w", err)
+	}
+	for _, key := range validator.RateKeys() {
+		if string(key) == s.Per {
+			return validator.Rate{Rate: rate, Per: key, Shared: shared}, nil
+		}
+	}
+	return validator.Rate{}, fmt.Errorf("rate: %q is not one of user, client, session and address", s.Per)
+}
+
+// compileRates returns the rates of a rule: its own, and those of its gate.
+func (p *Protect) compileRates(own []RateSettings) ([]validator.Rate, error) {
+	var rates []validator.Rate
+	for i, settings := range [][]RateSettings{own, p.Rates} {
+		for j := range settings {
+			rate, err := settings[j].rate(i == 1)
+			if err != nil {
+				return nil, err
+			}
+			rates = append(rates, rate)
+		}
+	}
+	return rates, nil
+}
+
+// What is counted outlives a reload, as its callers do.
+var (
+	rateTables    = caddy.NewUsagePool() // one, by rateTableKey
+	rateExchanges = caddy.NewUsagePool() // by poolKey
+)
+
+const rateTableKey = "rates"
+
+type sharedRates struct{ *ratelimit.Table }
+
+// Destruct implements caddy.Destructor.
+func (sharedRates) Destruct() error { return nil }
+
+// provisionRates finds what the process has counted.
+func (a *App) provisionRates() error {
+	shared, _, err := rateTables.LoadOrNew(rateTableKey, func() (caddy.Destructor, error) {
+		return sharedRates{ratelimit.NewTable(nil)}, nil
+	})
+	if err != nil {
+		return err
+	}
+	a.onRelease(func() error { _, err := rateTables.Delete(rateTableKey); return err })
+	a.rates = shared.(sharedRates).Table
+	return nil
+}
+
+// rateExchange tells the other nodes what was counted at this one.
+type rateExchange struct {
+	stop  context.CancelFunc
+	ended chan struct{}
+}
+
+// Destruct implements caddy.Destructor.
+func (e *rateExchange) Destruct() error {
+	e.stop()
+	<-e.ended
+	return nil
+}
+
+// openLimiter returns what counts callers, and begins to share it with the other
+// nodes.
+func (a *App) openLimiter(ctx context.Context, db *pooledDB) (*ratelimit.Limiter, error) {
+	limiter := ratelimit.NewLimiter(a.rates, a.secrets.RateKey())
+	_, _, err := rateExchanges.LoadOrNew(db.key, func() (caddy.Destructor, error) {
+		e := &rateExchange{ended: make(chan struct{})}
+		var running context.Context
+		running, e.stop = context.WithCancel(context.WithoutCancel(ctx))
+		go func() {
+			defer close(e.ended)
+			a.rates.Share(running, postgres.NewRates(db.db).Exchange, a.logger.Named("rates"))
+		}()
+		return e, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	a.onRelease(func() error { _, err := rateExchanges.Delete(db.key); return err })
+	return limiter, nil
+}
+
+// limiter counts the callers of gates; nil: nobody does, offline.
+func (a *App) limiter() *ratelimit.Limiter {
+	if a.runtime == nil {
+		return nil
+	}
+	return a.runtime.limiter
+}
+
+// logExhausted tells the owner of a caller that has exhausted a rate, once in a
+// window for each.
+func (p *Protect) logExhausted(r *http.Request, refusal *validator.Refusal, id string) {
+	level, state := zap.DebugLevel, refusal.Limits[0]
+	if state.News {
+		level = zap.InfoLevel
+	}
+	if entry := p.logger.Check(level, "rate exhausted"); entry != nil {
+		entry.Write(zap.String("request_id", id), zap.String("gate", p.Source), zap.String("rule", p.textOf(refusal.Rule)),
+			zap.String("rate", state.Limit.Name), zap.Duration("retry_after", state.Wait), zap.String("method", r.Method), zap.String("path", r.URL.Path),
+			zap.Stringer("address", clientAddress(r)), zap.Inline(zapcore.ObjectMarshalerFunc(func(line zapcore.ObjectEncoder) error {
+				if refusal.Identity.SessionID != "" {
+					line.AddString("client_id", refusal.Identity.ClientID)
+					line.AddString("session_id", refusal.Identity.SessionID)
+				}
+				return nil
+			})))
+	}
+}
