@@ -30,6 +30,7 @@ var impersonal = map[string]string{
 	"gpt_pushed_requests":      "of nobody yet, and gone in a minute",
 	"gpt_dpop_proofs":          "digests, for three minutes",
 	"gpt_used_once":            "digests, gone in an hour at most",
+	"gpt_rates":                "digests under a key that is not there, gone within a day and minutes",
 	"gpt_signing_keys":         "keys",
 	"gpt_schema_migrations":    "versions",
 }

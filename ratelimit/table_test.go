@@ -137,7 +137,7 @@ func TestFloodOfCallersForgetsNoExhaustedOne(t *testing.T) {
 	for range 5 {
 		table.Take(exhausted, limit)
 	}
-	for n := range uint64(10 * Capacity) {
+	for n := range uint64(3 * Capacity) {
 		table.Take(keyOf(n, 1), limit)
 	}
 	if table.Forgotten() == 0 {
