@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"sync/atomic"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
 
@@ -18,7 +19,8 @@ var running atomic.Pointer[App]
 // may talk to it may load any configuration, and so may do what operators do
 // (ADR 30). Of secrets it tells the one that a request has just made.
 //
-//	GET /oauth/status
+//	GET /oauth/status          how the node does
+//	GET /oauth/                the same for a browser
 //	GET /oauth/requests/{id}   why a request was refused
 //	GET /oauth/report          who would break if gates that observe were in earnest
 //	/oauth/clients, /oauth/sessions, /oauth/events, /oauth/registrations, /oauth/keys: see package admin
@@ -32,7 +34,8 @@ func (adminAPI) CaddyModule() caddy.ModuleInfo {
 // Routes implements caddy.AdminRouter.
 func (adminAPI) Routes() []caddy.AdminRoute {
 	routes := []caddy.AdminRoute{
-		{Pattern: "/oauth/status", Handler: caddy.AdminHandlerFunc(serveStatus)},
+		{Pattern: statusPath, Handler: caddy.AdminHandlerFunc(serveStatus)},
+		{Pattern: statusPagePath + "{$}", Handler: caddy.AdminHandlerFunc(serveStatusPage)},
 		{Pattern: observedPath, Handler: caddy.AdminHandlerFunc(serveReport)},
 		{Pattern: refusedPath, Handler: caddy.AdminHandlerFunc(serveRefused)},
 	}
@@ -58,6 +61,7 @@ func serveAdministration(w http.ResponseWriter, r *http.Request) error {
 
 // status is the answer of /oauth/status.
 type status struct {
+	health
 	Issuer    string           `json:"issuer"`
 	Ready     bool             `json:"ready"`              // the database answers
 	View      *viewStatus      `json:"view,omitempty"`     // of session_check live
@@ -129,6 +133,8 @@ func (a *App) status(r *http.Request) status {
 		}
 		s.Resources = append(s.Resources, res)
 	}
+	s.health = a.health(r.Context(), s.Ready)
+	s.judge(time.Now())
 	return s
 }
 

@@ -100,7 +100,7 @@ func (*App) CaddyModule() caddy.ModuleInfo {
 // connection, makes no key and starts no server: `caddy validate` needs no
 // database.
 func (a *App) Provision(ctx caddy.Context) error {
-	a.ctx, a.logger, a.started = ctx, ctx.Logger(), make(chan struct{})
+	a.ctx, a.logger, a.started = ctx, lastErrors.watch(ctx.Logger()), make(chan struct{})
 	if err := registerMetrics(ctx); err != nil {
 		return err
 	}

@@ -36,7 +36,7 @@ Exit status: 0 done, 1 not done; a command that answers a question documents mor
 func addOAuthCommands(cmd *cobra.Command) {
 	cmd.PersistentFlags().StringP("config", "c", "", "Configuration file (default: Caddyfile)")
 	cmd.PersistentFlags().StringP("adapter", "a", "", "Name of the config adapter to apply (default: caddyfile)")
-	cmd.AddCommand(userCommand(), migrateCommand(), keyCommand(), explainCommand(), rulesCommand(), diffCommand(), testCommand(), reportCommand(), openAPICommand())
+	cmd.AddCommand(userCommand(), migrateCommand(), keyCommand(), explainCommand(), rulesCommand(), diffCommand(), testCommand(), reportCommand(), statusCommand(), openAPICommand())
 	cmd.AddCommand(pagesCommand(), doctorCommand(), clientCommand(), sessionCommand(), registrationCommand(), eventCommand(), tokenCommand(), exportCommand(), importCommand())
 	documentExit(cmd)
 }

@@ -124,7 +124,7 @@ func (Protect) CaddyModule() caddy.ModuleInfo {
 // Provision checks the gate together with every other gate of the
 // configuration, and compiles its rules. It opens nothing.
 func (p *Protect) Provision(ctx caddy.Context) error {
-	p.logger = ctx.Logger()
+	p.logger = lastErrors.watch(ctx.Logger())
 	app, err := loadApp(ctx, p.Source, "oauth_protect")
 	if err != nil {
 		return err
