@@ -35,8 +35,8 @@ type SessionView struct {
 	read         func(context.Context, uuid.UUID) (sessionState, error)
 	maxStaleness time.Duration
 
-	fresh atomic.Pointer[freshness]     // nil: nothing polled yet
-	known atomic.Pointer[knownSessions] // replaced when all of them are forgotten
+	fresh atomic.Pointer[freshness] // nil: nothing polled yet
+	known *knownSessions
 	ended *endedSessions
 	// heard is the last change that the known sessions are in accord with: a
 	// session that is marked with it stands as it was read.
@@ -69,8 +69,7 @@ func NewSessionView(db *DB, reader *SessionReader, maxStaleness time.Duration) *
 	if maxStaleness == 0 {
 		maxStaleness = DefaultMaxStaleness
 	}
-	v := &SessionView{db: db, read: reader.read, maxStaleness: maxStaleness, ended: newEndedSessions()}
-	v.known.Store(newKnownSessions())
+	v := &SessionView{db: db, read: reader.read, maxStaleness: maxStaleness, known: newKnownSessions(), ended: newEndedSessions()}
 	v.changes.noteAll() // a number of its own, so that no unmarked session holds
 	v.heard.Store(v.changes.last)
 	return v
@@ -97,7 +96,7 @@ func (v *SessionView) ReadSession(ctx context.Context, sessionID string) (*valid
 	if v.isFresh(now) {
 		// In this order: what apply forgets meanwhile gets the older mark.
 		heard := v.heard.Load()
-		if session, ok := v.known.Load().get(id, now); ok {
+		if session, ok := v.known.get(id, now); ok {
 			session.Mark.Store(heard)
 			return session, nil
 		}
@@ -158,7 +157,7 @@ func (v *SessionView) readOnce(ctx context.Context, id uuid.UUID) (*validator.Se
 	// hearing of it.
 	if current && state.server == v.server {
 		state.session.Mark.Store(v.changes.last)
-		v.known.Load().put(id, state.session)
+		return v.known.put(id, state.session), nil
 	}
 	return state.session, nil
 }
@@ -175,7 +174,6 @@ func elapsed(sent, now time.Time) time.Duration {
 func (v *SessionView) apply(sent time.Time, server int64, everything bool, revocations []revocation) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	known := v.known.Load()
 	for _, r := range revocations {
 		if r.everything {
 			everything = true
@@ -185,11 +183,11 @@ func (v *SessionView) apply(sent time.Time, server int64, everything bool, revoc
 		if r.ended {
 			v.ended.add(r.session, max(r.remaining, revokedFor))
 		}
-		known.forget(r.session)
+		v.known.forget(r.session)
 	}
 	if everything {
 		v.changes.noteAll()
-		v.known.Store(newKnownSessions())
+		v.known.forgetAll()
 	}
 	v.heard.Store(v.changes.last)
 	v.server = server

@@ -182,10 +182,9 @@ type ViewState struct {
 // State describes the view now.
 func (v *SessionView) State() ViewState {
 	now := time.Now()
-	known := v.known.Load()
 	state := ViewState{
 		Fresh: v.isFresh(now), MaxStaleness: v.maxStaleness, Revocations: v.ended.cache.EstimatedSize(),
-		Known: known.cache.EstimatedSize(), KnownBytes: known.cache.WeightedSize(), Reads: v.reads.Load(),
+		Known: v.known.cache.Len(), KnownBytes: uint64(v.known.cache.Bytes()), Reads: v.reads.Load(),
 	}
 	if f := v.fresh.Load(); f != nil {
 		state.Staleness = now.Sub(f.until.Add(-v.maxStaleness))

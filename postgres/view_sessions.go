@@ -6,16 +6,18 @@ import (
 	"github.com/google/uuid"
 	"github.com/maypok86/otter/v2"
 
+	"github.com/caddy-scope/caddy-scope/slabcache"
 	"github.com/caddy-scope/caddy-scope/validator"
 )
 
 const (
-	// maxKnownBytes bounds the sessions a view knows, by what they weigh: some
-	// 200,000 with ids of ordinary length. One that found no room is read again
-	// for every request.
+	// maxKnown and maxKnownBytes bound the sessions a view knows. One that found no
+	// room is read again when it is asked for.
+	maxKnown      = 1 << 18
 	maxKnownBytes = 64 << 20
-	// knownWeight is what a session weighs besides its user's id and claims.
-	knownWeight = 256
+	// knownWeight is what a session weighs besides its ids and claims: its place
+	// in a slab and in the index.
+	knownWeight = 160
 	// maxEndedSessions bounds the sessions that are refused without a look at
 	// Postgres.
 	maxEndedSessions = 100_000
@@ -27,26 +29,40 @@ const (
 // knownSessions are sessions as they were read, until they end by themselves or
 // the view hears otherwise.
 type knownSessions struct {
-	cache *otter.Cache[uuid.UUID, *validator.Session]
+	cache *slabcache.Cache[validator.Session]
 }
 
 func newKnownSessions() *knownSessions {
-	return &knownSessions{otter.Must(&otter.Options[uuid.UUID, *validator.Session]{
-		MaximumWeight: maxKnownBytes,
-		Weigher: func(_ uuid.UUID, s *validator.Session) uint32 {
-			return uint32(knownWeight + len(s.UserID) + s.Claims.Bytes())
+	return &knownSessions{slabcache.New(slabcache.Options[validator.Session]{
+		MaxEntries: maxKnown,
+		MaxBytes:   maxKnownBytes,
+		EntryBytes: knownWeight,
+		Text:       func(s *validator.Session) int { return len(s.UserID) },
+		Apart:      func(s *validator.Session) int { return s.Claims.Bytes() },
+		Copy: func(to, from *validator.Session, text *slabcache.Text) {
+			to.UserID, to.ClientID, to.Scopes, to.Claims, to.Until = text.Keep(from.UserID), from.ClientID, from.Scopes, from.Claims, from.Until
+			to.Mark.Store(from.Mark.Load())
 		},
+		Expires: func(s *validator.Session) int64 { return s.Until.Unix() },
 	})}
 }
 
 func (k *knownSessions) get(id uuid.UUID, now time.Time) (*validator.Session, bool) {
-	session, ok := k.cache.GetIfPresent(id)
+	session, ok := k.cache.Get(string(id[:]))
 	return session, ok && now.Before(session.Until)
 }
 
-func (k *knownSessions) put(id uuid.UUID, session *validator.Session) { k.cache.Set(id, session) }
+// put keeps the session and returns it as it is kept.
+func (k *knownSessions) put(id uuid.UUID, session *validator.Session) *validator.Session {
+	if kept := k.cache.Put(string(id[:]), session); kept != nil {
+		return kept
+	}
+	return session
+}
 
-func (k *knownSessions) forget(id uuid.UUID) { k.cache.Invalidate(id) }
+func (k *knownSessions) forget(id uuid.UUID) { k.cache.Forget(string(id[:])) }
+
+func (k *knownSessions) forgetAll() { k.cache.Clear() }
 
 // endedSessions are sessions whose revocation was seen, which cannot be undone.
 // They outlive everything that the view forgets.

@@ -25,7 +25,7 @@ func TestFirstSightIsShared(t *testing.T) {
 	results := make([]*verifiedToken, callers)
 	var wg sync.WaitGroup
 	call := func(i int) {
-		wg.Go(func() { results[i], _ = cache.verifyOnce(t.Context(), strings.Clone("a.b.c"), verify) })
+		wg.Go(func() { results[i], _ = cache.verifyOnce(strings.Clone("a.b.c"), verify) })
 	}
 	call(0)
 	<-checking

@@ -312,7 +312,7 @@ func foldCase(path string) string { return strings.ToLower(strings.ToUpper(path)
 // authorizeToken decides a request that a rule names by the credentials that it
 // shows.
 func (r *Resource) authorizeToken(req *http.Request, rule *Rule, shown credentials) (Decision, *Refusal) {
-	token, err := r.verifier.verify(req.Context(), shown.token)
+	token, err := r.verifier.verify(shown.token)
 	if err != nil {
 		return Decision{}, invalidToken(err)
 	}

@@ -1,17 +1,16 @@
 package validator
 
 import (
-	"context"
 	"crypto/ecdsa"
 	"strings"
 	"sync"
 	"sync/atomic"
-	"time"
 	"unique"
 
-	"github.com/maypok86/otter/v2"
+	"golang.org/x/sync/singleflight"
 
 	"github.com/caddy-scope/caddy-scope/oauth"
+	"github.com/caddy-scope/caddy-scope/slabcache"
 )
 
 // TokenCache keeps what access tokens say that were verified before, so that a
@@ -25,70 +24,64 @@ import (
 // entries, or, past the strict gate, none. Only verified tokens are kept, and
 // no more of them than fit into the bound. Safe for concurrent use.
 type TokenCache struct {
-	tokens            *otter.Cache[string, *verifiedToken]
-	verified, evicted atomic.Int64
+	tokens   *slabcache.Cache[verifiedToken]
+	verifies singleflight.Group // by token
 }
 
 // tokenOverhead is what an entry weighs besides the bytes of its token: the
-// cache's own node, the claims, the session that they lead to, and what is counted.
+// claims, the session that they lead to, and what is counted.
 const tokenOverhead = 768
 
 // NewTokenCache returns an empty cache of at most maxTokens, which take about
 // maxBytes at most.
 func NewTokenCache(maxTokens int, maxBytes uint64) *TokenCache {
-	// No token takes less than its share: that is the bound on their number.
-	share := int((maxBytes-1)/uint64(maxTokens)) + 1
-	c := new(TokenCache)
-	c.tokens = otter.Must(&otter.Options[string, *verifiedToken]{
-		MaximumWeight: uint64(share * maxTokens),
-		Weigher:       func(token string, _ *verifiedToken) uint32 { return uint32(max(share, len(token)+tokenOverhead)) }, // at most maxToken
-		// An expired token is refused anyway; this frees its memory.
-		ExpiryCalculator: otter.ExpiryCreatingFunc(func(entry otter.Entry[string, *verifiedToken]) time.Duration {
-			return max(time.Until(entry.Value.expires())+time.Minute, time.Minute)
-		}),
-		OnDeletion: func(entry otter.DeletionEvent[string, *verifiedToken]) {
-			if entry.Cause == otter.CauseOverflow {
-				c.evicted.Add(1)
-			}
-		},
-	})
-	return c
+	return &TokenCache{tokens: slabcache.New(slabcache.Options[verifiedToken]{
+		MaxEntries: maxTokens,
+		MaxBytes:   int(maxBytes),
+		EntryBytes: tokenOverhead,
+		Text:       (*verifiedToken).ownText,
+		Copy:       copyToken,
+		Expires:    func(t *verifiedToken) int64 { return t.expiresAt },
+	})}
 }
 
-// Verified returns how many tokens were not known and had their signature
-// checked. Those that were known are not counted: that would cost each request.
-func (c *TokenCache) Verified() int64 { return c.verified.Load() }
+// Len returns the number of tokens kept.
+func (c *TokenCache) Len() int { return c.tokens.Len() }
 
-// Evicted returns how many tokens had to go before they expired.
-func (c *TokenCache) Evicted() int64 { return c.evicted.Load() }
-
-// Len returns the number of tokens kept, about.
-func (c *TokenCache) Len() int { return c.tokens.EstimatedSize() }
-
-// Bytes returns what the entries weigh together, about.
-func (c *TokenCache) Bytes() uint64 { return c.tokens.WeightedSize() }
+// Bytes returns what the entries weigh together.
+func (c *TokenCache) Bytes() uint64 { return uint64(c.tokens.Bytes()) }
 
 // get returns a token verified before. A nil cache has none.
 func (c *TokenCache) get(token string) (*verifiedToken, bool) {
 	if c == nil {
 		return nil, false
 	}
-	return c.tokens.GetIfPresent(token)
+	return c.tokens.Get(token)
 }
 
 // verifyOnce runs verify and keeps its result. Callers with the same token at
 // the same time share one run.
-func (c *TokenCache) verifyOnce(ctx context.Context, token string, verify func() (*verifiedToken, error)) (*verifiedToken, error) {
+func (c *TokenCache) verifyOnce(token string, verify func() (*verifiedToken, error)) (*verifiedToken, error) {
 	if c == nil {
 		return verify()
 	}
-	// The token is a piece of the request's header block; a copy lets go of the
-	// rest.
-	return c.tokens.Get(ctx, strings.Clone(token), otter.LoaderFunc[string, *verifiedToken](
-		func(context.Context, string) (*verifiedToken, error) {
-			c.verified.Add(1)
-			return verify()
-		}))
+	shared, err, _ := c.verifies.Do(token, func() (any, error) {
+		if known, ok := c.tokens.Get(token); ok { // since it was looked up
+			return known, nil
+		}
+		verified, err := verify()
+		if err != nil {
+			return nil, err
+		}
+		if kept := c.tokens.Put(token, verified); kept != nil {
+			verified = kept
+		}
+		return verified, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return shared.(*verifiedToken), nil
 }
 
 // verifiedToken is a token whose signature was verified.
@@ -103,18 +96,26 @@ type verifiedToken struct {
 	use     atomic.Pointer[tokenUse]
 }
 
-// newVerifiedToken brings the claims into the form in which they are kept. A
-// node keeps many thousands of tokens, and nearly every request looks at one
-// that is not in the processor's cache: what tokens have in common is there once,
-// and what is a token's own lies together.
+// newVerifiedToken has what tokens have in common once, so that comparing it is
+// comparing addresses.
 func newVerifiedToken(c claims, kid string, key *ecdsa.PublicKey) *verifiedToken {
 	for _, shared := range []*string{&c.issuer, &c.audience, &c.clientID, &c.scope, &kid} {
 		*shared = unique.Make(*shared).Value()
 	}
-	own := c.userID + c.sessionID + c.boundKey
-	c.userID, own = own[:len(c.userID)], own[len(c.userID):]
-	c.sessionID, c.boundKey = own[:len(c.sessionID)], own[len(c.sessionID):]
 	return &verifiedToken{claims: c, kid: kid, key: key}
+}
+
+// ownText is the length of what is the token's own.
+func (t *verifiedToken) ownText() int { return len(t.userID) + len(t.sessionID) + len(t.boundKey) }
+
+// copyToken brings a token among those that are kept, or from one slab of them to
+// another. The session and the counts are found anew: they are kept in the order in
+// which they were made, and old ones would hold what lies beside them.
+func copyToken(to, from *verifiedToken, text *slabcache.Text) {
+	to.claims, to.kid, to.key = from.claims, from.kid, from.key
+	to.userID, to.sessionID, to.boundKey = text.Keep(from.userID), text.Keep(from.sessionID), text.Keep(from.boundKey)
+	to.granted.Store(from.granted.Load())
+	to.noted.Store(from.noted.Load())
 }
 
 // grantedScopes is what tokens of one scope may do while their sessions allow

@@ -5,6 +5,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/caddy-scope/caddy-scope/slabcache"
 )
 
 // Usage counts requests that were let through, by session and by the scope that
@@ -13,6 +15,7 @@ import (
 type Usage struct {
 	mu     sync.Mutex
 	listed []*tokenUse
+	block  *useBlock // the newest
 }
 
 // Calls is how often a session used a scope.
@@ -76,11 +79,38 @@ func (t *verifiedToken) useIn(usage *Usage) *tokenUse {
 		if use != nil && use.usage == usage && use.granted == granted {
 			return use
 		}
-		fresh := &tokenUse{usage: usage, granted: granted, session: t.sessionID, calls: make([]atomic.Uint32, len(granted.scopes))}
+		fresh := usage.newUse(t.sessionID, granted)
 		if t.use.CompareAndSwap(use, fresh) {
 			return fresh
 		}
 	}
+}
+
+// useBlock has the counts of some tokens side by side: the garbage collector then
+// has few objects to visit (see slabcache).
+type useBlock struct {
+	uses  []tokenUse
+	calls []atomic.Uint32
+	text  slabcache.Text
+}
+
+const usesInBlock = 64
+
+// newUse returns counts that start at zero.
+func (u *Usage) newUse(session string, granted *grantedScopes) *tokenUse {
+	n := len(granted.scopes)
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	b := u.block
+	if b == nil || len(b.uses) == 0 || len(b.calls) < n {
+		b = &useBlock{uses: make([]tokenUse, usesInBlock), calls: make([]atomic.Uint32, usesInBlock*max(n, 1))}
+		b.text.Grow(usesInBlock * len(session))
+		u.block = b
+	}
+	use := &b.uses[0]
+	use.usage, use.granted, use.session, use.calls = u, granted, b.text.Keep(session), b.calls[:n:n]
+	b.uses, b.calls = b.uses[1:], b.calls[n:]
+	return use
 }
 
 func (u *Usage) list(use *tokenUse) {

@@ -1,7 +1,6 @@
 package validator
 
 import (
-	"context"
 	"crypto/ecdsa"
 	"crypto/sha256"
 	"errors"
@@ -43,7 +42,7 @@ type verifier struct {
 //
 // What is cheap comes first, so that a flood of bad tokens costs less than good
 // ones; nothing that the token says is used before its signature is verified.
-func (v *verifier) verify(ctx context.Context, token string) (*verifiedToken, error) {
+func (v *verifier) verify(token string) (*verifiedToken, error) {
 	if known, ok := v.cache.get(token); ok {
 		// The bytes are known; the key may have been retired since.
 		if key, ok := v.keys.VerificationKey(known.kid); !ok || key != known.key && !key.Equal(known.key) {
@@ -66,7 +65,7 @@ func (v *verifier) verify(ctx context.Context, token string) (*verifiedToken, er
 	if err := v.check(&said); err != nil {
 		return nil, err
 	}
-	return v.cache.verifyOnce(ctx, token, func() (*verifiedToken, error) {
+	return v.cache.verifyOnce(token, func() (*verifiedToken, error) {
 		if !compact.verifies(key) {
 			return nil, errBadSignature
 		}
