@@ -39,6 +39,7 @@ func (u *Upkeep) FlushCalls(ctx context.Context, every time.Duration) error {
 			return err
 		}
 	}
+	u.unwritten = map[callKey]int64{} // a map keeps the room that it once needed
 	return nil
 }
 

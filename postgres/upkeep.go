@@ -30,8 +30,10 @@ type Upkeep struct {
 
 	db *DB
 
+	started time.Time
+
 	mu      sync.Mutex
-	seen    map[uuid.UUID]time.Time // when it was last noted
+	seen    map[uuid.UUID]time.Duration // when it was last noted, since started: a map without pointers
 	pending []uuid.UUID
 
 	unwritten map[callKey]int64 // taken from Usage
@@ -43,7 +45,7 @@ type Upkeep struct {
 
 // NewUpkeep returns the upkeep of db. Run does its work.
 func NewUpkeep(db *DB) *Upkeep {
-	u := &Upkeep{Usage: new(validator.Usage), db: db, seen: map[uuid.UUID]time.Time{}, unwritten: map[callKey]int64{}}
+	u := &Upkeep{Usage: new(validator.Usage), db: db, started: time.Now(), seen: map[uuid.UUID]time.Duration{}, unwritten: map[callKey]int64{}}
 	u.KeepEvents(DefaultKeepEvents)
 	return u
 }
@@ -54,11 +56,11 @@ func (u *Upkeep) Touch(sessionID string) {
 	if !ok {
 		return
 	}
-	now := time.Now()
+	now := time.Since(u.started)
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	last, known := u.seen[id]
-	if known && now.Sub(last) < touchEvery || !known && len(u.seen) >= maxTouched {
+	if known && now-last < touchEvery || !known && len(u.seen) >= maxTouched {
 		return
 	}
 	u.seen[id] = now
@@ -98,7 +100,7 @@ func (u *Upkeep) Flush(ctx context.Context) error {
 	pending := u.pending
 	u.pending = nil
 	for id, at := range u.seen {
-		if time.Since(at) >= touchEvery {
+		if time.Since(u.started)-at >= touchEvery {
 			delete(u.seen, id)
 		}
 	}

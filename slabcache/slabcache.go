@@ -38,7 +38,7 @@ type Options[V any] struct {
 	Text func(v *V) int
 	// Copy writes a value into a place that is zero. What the value does not share
 	// with others of its strings must go through text, or the slab would keep
-	// objects of its own for it.
+	// objects of its own for it. One call at a time.
 	Copy func(to, from *V, text *Text)
 	// Apart returns how many bytes the value leads to that are its own and in no
 	// slab. nil: none.
@@ -58,7 +58,7 @@ type Cache[V any] struct {
 	mu             sync.Mutex // of whoever writes
 	oldest, newest uint32     // numbers of the slabs that are there; oldest comes after newest: none
 
-	entries, bytes atomic.Int64
+	entries, bytes, evicted atomic.Int64
 }
 
 // bucket holds the places of the entries whose keys hash alike, in one line of the
@@ -71,9 +71,11 @@ const tagBits = uint64(0xffffff) << 40
 // slab is a number of entries and their text.
 type slab[V any] struct {
 	number  uint32
-	filled  atomic.Uint32 // the entries before it are there
 	entries []entry[V]
 	text    Text
+
+	// For whoever writes.
+	filled  int   // how many entries are there
 	apart   int   // what its entries hold elsewhere, in bytes
 	gone    int   // entries that nobody finds any more
 	expires int64 // the last of them
@@ -131,6 +133,9 @@ func (c *Cache[V]) Len() int { return int(c.entries.Load()) }
 // Bytes returns what the slabs weigh.
 func (c *Cache[V]) Bytes() int { return int(c.bytes.Load()) }
 
+// Evicted returns how many entries had to go before they expired.
+func (c *Cache[V]) Evicted() int64 { return c.evicted.Load() }
+
 // Get returns the value of the key. It is shared: what may change of it must be
 // atomic.
 func (c *Cache[V]) Get(key string) (*V, bool) {
@@ -164,12 +169,11 @@ func (c *Cache[V]) bucketOf(hash uint64) *bucket { return &c.index[hash&uint64(l
 
 // at returns the entry of a place; nil: its slab is gone.
 func (c *Cache[V]) at(place uint64) *entry[V] {
-	number, i := uint32(place>>8), uint32(place&0xff)
-	s := c.slab(number)
-	if s == nil || i >= s.filled.Load() {
+	s := c.slab(uint32(place >> 8))
+	if s == nil {
 		return nil
 	}
-	return &s.entries[i]
+	return &s.entries[place&0xff]
 }
 
 // slab returns the slab of this number; nil: it is gone.
@@ -223,33 +227,40 @@ func (c *Cache[V]) forget(hash uint64, key string) {
 	}
 }
 
-// vacate makes a place free; the entry, if its slab is there, is found no more.
-func (c *Cache[V]) vacate(place *atomic.Uint64) {
+// vacate makes a place free and reports whether an entry was there, which is found
+// no more.
+func (c *Cache[V]) vacate(place *atomic.Uint64) (had bool) {
 	if s := c.slab(uint32(place.Load() >> 8)); s != nil {
 		s.gone++
 		c.entries.Add(-1)
+		had = true
 	}
 	place.Store(0)
+	return had
 }
 
 // add puts an entry into a slab that has room for it.
 func (c *Cache[V]) add(s *slab[V], hash uint64, key string, value *V) *V {
 	apart := c.o.Apart(value)
 	for c.Bytes()+apart > c.o.MaxBytes && c.oldest < s.number {
-		c.dropOldest()
+		used, unused := c.dropOldest()
+		c.evicted.Add(int64(len(used) + unused))
 	}
 	s.apart += apart
 	c.bytes.Add(int64(apart))
 
-	i := s.filled.Load()
+	i := s.filled
 	e := &s.entries[i]
 	e.key = s.text.Keep(key)
 	c.o.Copy(&e.value, value, &s.text)
 	s.expires = max(s.expires, c.o.Expires(value))
-	s.filled.Store(i + 1) // readers look at it first
+	s.filled++
 
 	place := c.freePlace(hash)
-	c.vacate(place)
+	if c.vacate(place) {
+		c.evicted.Add(1)
+	}
+	// From here on readers find it, complete as it is.
 	place.Store(hash&tagBits | uint64(s.number)<<8 | uint64(i))
 	c.entries.Add(1)
 	return &e.value
@@ -290,16 +301,20 @@ func (c *Cache[V]) newSlab(size int) *slab[V] {
 			return nil
 		}
 		for c.oldest <= c.newest && c.mustDrop(c.weight(s)) {
-			if used := c.dropOldest(); dropped < mostMoves {
+			used, unused := c.dropOldest()
+			c.evicted.Add(int64(unused))
+			if dropped++; dropped <= mostMoves {
 				moving = append(moving, used...)
+			} else {
+				c.evicted.Add(int64(len(used)))
 			}
-			dropped++
 		}
 		c.publish(s)
 		for ; len(moving) > 0 && c.fits(s, c.size(moving[0])); moving = moving[1:] {
 			c.add(s, maphash.String(c.seed, moving[0].key), moving[0].key, &moving[0].value)
 		}
 		if dropped >= mostMoves {
+			c.evicted.Add(int64(len(moving)))
 			moving = nil
 		}
 		if len(moving) == 0 && c.fits(s, size) {
@@ -324,13 +339,13 @@ func (c *Cache[V]) publish(s *slab[V]) {
 func (c *Cache[V]) size(e *entry[V]) int { return len(e.key) + c.o.Text(&e.value) }
 
 func (c *Cache[V]) fits(s *slab[V], size int) bool {
-	return int(s.filled.Load()) < c.perSlab && s.text.room() >= size
+	return s.filled < c.perSlab && s.text.room() >= size
 }
 
 // meanText is how much text an entry of the newest slab has, key included.
 func (c *Cache[V]) meanText() int {
-	if s := c.slab(c.newest); s != nil && s.filled.Load() > 0 {
-		return s.text.all.Len()/int(s.filled.Load()) + 1
+	if s := c.slab(c.newest); s != nil && s.filled > 0 {
+		return s.text.all.Len()/s.filled + 1
 	}
 	return firstText
 }
@@ -347,23 +362,27 @@ func (c *Cache[V]) mustDrop(weight int) bool {
 		c.slab(c.oldest).expires < time.Now().Unix()
 }
 
-// dropOldest lets the oldest slab go and returns the entries of it that were used
-// since they came, and can be still.
-func (c *Cache[V]) dropOldest() (used []*entry[V]) {
+// dropOldest lets the oldest slab go and returns the entries of it that have not
+// expired: those that were used since they came, and how many were not.
+func (c *Cache[V]) dropOldest() (used []*entry[V], unused int) {
 	s, now := c.slab(c.oldest), time.Now().Unix()
-	filled := int(s.filled.Load())
-	for i := range s.entries[:filled] {
+	for i := range s.entries[:s.filled] {
 		e := &s.entries[i]
-		if !e.used.Load() || c.o.Expires(&e.value) < now {
+		if c.o.Expires(&e.value) < now {
 			continue
 		}
-		if _, found := c.find(maphash.String(c.seed, e.key), e.key); found == e {
+		if _, found := c.find(maphash.String(c.seed, e.key), e.key); found != e {
+			continue
+		}
+		if e.used.Load() {
 			used = append(used, e)
+		} else {
+			unused++
 		}
 	}
 	c.ring[s.number&uint32(len(c.ring)-1)].Store(nil) // its places in the index are free by that
-	c.entries.Add(int64(s.gone - filled))
+	c.entries.Add(int64(s.gone - s.filled))
 	c.bytes.Add(-int64(c.weight(s)))
 	c.oldest++
-	return used
+	return used, unused
 }

@@ -97,7 +97,7 @@ func TestNearlyAllThatFitsIsKept(t *testing.T) {
 			t.Fatalf("%d has %v", i, got)
 		}
 	}
-	if lost != entries-c.Len() || lost > entries/100 {
+	if lost != entries-c.Len() || lost != int(c.Evicted()) || lost > entries/100 {
 		t.Errorf("%d of %d are lost, %d are said to be there", lost, entries, c.Len())
 	}
 }
@@ -138,8 +138,8 @@ func TestWhatHasExpiredMakesRoom(t *testing.T) {
 	for i := range 5000 {
 		c.Put(strconv.Itoa(i), &note{"old", i, time.Now().Unix() - 1})
 	}
-	if c.Len() > 200 {
-		t.Errorf("%d entries are kept that are of no use", c.Len())
+	if c.Len() > 200 || c.Evicted() != 0 {
+		t.Errorf("%d entries are kept that are of no use, %d were evicted", c.Len(), c.Evicted())
 	}
 }
 

@@ -20,7 +20,7 @@ func TestFirstSightIsShared(t *testing.T) {
 			close(checking)
 		}
 		<-goOn
-		return &verifiedToken{claims: claims{expiresAt: time.Now().Add(time.Minute).Unix()}}, nil
+		return &verifiedToken{claims: claims{commonClaims: &commonClaims{}, expiresAt: time.Now().Add(time.Minute).Unix()}}, nil
 	}
 	results := make([]*verifiedToken, callers)
 	var wg sync.WaitGroup

@@ -1,7 +1,6 @@
 package validator
 
 import (
-	"crypto/ecdsa"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -26,6 +25,7 @@ import (
 type TokenCache struct {
 	tokens   *slabcache.Cache[verifiedToken]
 	verifies singleflight.Group // by token
+	verified atomic.Int64
 }
 
 // tokenOverhead is what an entry weighs besides the bytes of its token: the
@@ -35,15 +35,25 @@ const tokenOverhead = 768
 // NewTokenCache returns an empty cache of at most maxTokens, which take about
 // maxBytes at most.
 func NewTokenCache(maxTokens int, maxBytes uint64) *TokenCache {
+	common := commonTable{}
 	return &TokenCache{tokens: slabcache.New(slabcache.Options[verifiedToken]{
 		MaxEntries: maxTokens,
 		MaxBytes:   int(maxBytes),
 		EntryBytes: tokenOverhead,
 		Text:       (*verifiedToken).ownText,
-		Copy:       copyToken,
-		Expires:    func(t *verifiedToken) int64 { return t.expiresAt },
+		Copy: func(to, from *verifiedToken, text *slabcache.Text) {
+			from.copyTo(to, text, common.find(from.commonClaims))
+		},
+		Expires: func(t *verifiedToken) int64 { return t.expiresAt },
 	})}
 }
+
+// Verified returns how many tokens were not known and had their signature
+// checked. Those that were known are not counted: that would cost each request.
+func (c *TokenCache) Verified() int64 { return c.verified.Load() }
+
+// Evicted returns how many tokens had to go before they expired.
+func (c *TokenCache) Evicted() int64 { return c.tokens.Evicted() }
 
 // Len returns the number of tokens kept.
 func (c *TokenCache) Len() int { return c.tokens.Len() }
@@ -69,6 +79,7 @@ func (c *TokenCache) verifyOnce(token string, verify func() (*verifiedToken, err
 		if known, ok := c.tokens.Get(token); ok { // since it was looked up
 			return known, nil
 		}
+		c.verified.Add(1)
 		verified, err := verify()
 		if err != nil {
 			return nil, err
@@ -87,8 +98,6 @@ func (c *TokenCache) verifyOnce(token string, verify func() (*verifiedToken, err
 // verifiedToken is a token whose signature was verified.
 type verifiedToken struct {
 	claims
-	kid string
-	key *ecdsa.PublicKey // that verified it
 
 	session atomic.Pointer[Session] // as it was read last; see SessionReader.Holds
 	granted atomic.Pointer[grantedScopes]
@@ -96,26 +105,42 @@ type verifiedToken struct {
 	use     atomic.Pointer[tokenUse]
 }
 
-// newVerifiedToken has what tokens have in common once, so that comparing it is
-// comparing addresses.
-func newVerifiedToken(c claims, kid string, key *ecdsa.PublicKey) *verifiedToken {
-	for _, shared := range []*string{&c.issuer, &c.audience, &c.clientID, &c.scope, &kid} {
-		*shared = unique.Make(*shared).Value()
-	}
-	return &verifiedToken{claims: c, kid: kid, key: key}
-}
-
 // ownText is the length of what is the token's own.
 func (t *verifiedToken) ownText() int { return len(t.userID) + len(t.sessionID) + len(t.boundKey) }
 
-// copyToken brings a token among those that are kept, or from one slab of them to
+// copyTo brings a token among those that are kept, or from one slab of them to
 // another. The session and the counts are found anew: they are kept in the order in
 // which they were made, and old ones would hold what lies beside them.
-func copyToken(to, from *verifiedToken, text *slabcache.Text) {
-	to.claims, to.kid, to.key = from.claims, from.kid, from.key
-	to.userID, to.sessionID, to.boundKey = text.Keep(from.userID), text.Keep(from.sessionID), text.Keep(from.boundKey)
-	to.granted.Store(from.granted.Load())
-	to.noted.Store(from.noted.Load())
+func (t *verifiedToken) copyTo(to *verifiedToken, text *slabcache.Text, common *commonClaims) {
+	to.claims = t.claims
+	to.commonClaims = common
+	to.userID, to.sessionID, to.boundKey = text.Keep(t.userID), text.Keep(t.sessionID), text.Keep(t.boundKey)
+	to.granted.Store(t.granted.Load())
+	to.noted.Store(t.noted.Load())
+}
+
+// commonTable has what tokens share once. Not safe for concurrent use.
+type commonTable map[commonClaims]*commonClaims
+
+// maxCommon bounds the table; the combinations that exist are far fewer.
+const maxCommon = 1024
+
+func (t commonTable) find(c *commonClaims) *commonClaims {
+	if common, ok := t[*c]; ok {
+		return common
+	}
+	if len(t) >= maxCommon {
+		clear(t)
+	}
+	common := new(commonClaims)
+	*common = *c
+	// Pieces of one token's payload; and equal strings at one address are compared
+	// at a glance.
+	for _, s := range []*string{&common.issuer, &common.audience, &common.clientID, &common.scope, &common.kid} {
+		*s = unique.Make(*s).Value()
+	}
+	t[*common] = common
+	return common
 }
 
 // grantedScopes is what tokens of one scope may do while their sessions allow

@@ -13,16 +13,24 @@ import (
 
 // claims of an access token. RFC 9068 section 2.2.
 type claims struct {
-	issuer    string
-	audience  string
+	*commonClaims
 	userID    string
-	clientID  string
 	sessionID string
-	scope     string // as it came: names joined by single spaces
+	boundKey  string // thumbprint of the key that it is bound to; empty: a bearer token
 	issuedAt  int64  // these three in Unix seconds
 	notBefore int64  // 0: no such claim
 	expiresAt int64
-	boundKey  string // thumbprint of the key that it is bound to; empty: a bearer token
+}
+
+// commonClaims are those that many tokens share, and what verified them.
+type commonClaims struct {
+	issuer   string
+	audience string
+	clientID string
+	scope    string // as it came: names joined by single spaces
+
+	kid string
+	key *ecdsa.PublicKey // nil: not verified yet
 }
 
 func (c *claims) expires() time.Time { return time.Unix(c.expiresAt, 0) }
@@ -69,7 +77,8 @@ func (v *verifier) verify(token string) (*verifiedToken, error) {
 		if !compact.verifies(key) {
 			return nil, errBadSignature
 		}
-		return newVerifiedToken(said, compact.kid, key), nil
+		said.kid, said.key = compact.kid, key
+		return &verifiedToken{claims: said}, nil
 	})
 }
 
@@ -92,6 +101,7 @@ func readClaims(payload []byte) (c claims, err error) {
 	if err != nil {
 		return claims{}, err
 	}
+	c.commonClaims = new(commonClaims)
 	for _, member := range []struct {
 		name string
 		into *string
