@@ -200,11 +200,15 @@ func mixUp(t *testing.T, s *site, w way) {
 		v.brings(answer)
 		v.reads("This request cannot be read")
 		v.wantLogins(0)
-		// So that the code goes to the attacker's token endpoint.
+		// As it would go to the attacker's token endpoint: it does not get that far.
 		v.brings(answer.at("/oauth/login/second"))
 		v.reads("Second ID did not sign you in.")
 		v.brings(answer.at("/oauth/login/second").with(func(q url.Values) { q.Del("iss") }))
 		v.reads("Second ID did not sign you in.")
+		eventually(t, "the log has both", func() bool { return strings.Count(s.log(), "sign-in refused by second") == 2 })
+		if n := strings.Count(s.log(), "the answer names another issuer, or none"); n != 2 {
+			t.Errorf("a code of one provider went to the other: %s", s.log())
+		}
 	case "totp": // the password was right for what another tab asks
 		v.arrives("another")
 		v.types(withCode)

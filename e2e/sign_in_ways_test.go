@@ -38,6 +38,7 @@ type site struct {
 	sql      func(statement string, args ...any)
 	count    func(query string) int
 	now      func() time.Time
+	log      func() string
 
 	totp     string         // bob's secret
 	recovery []string       // bob's codes
@@ -378,7 +379,7 @@ func newSite(t *testing.T, chromium context.Context) *site {
 			return_parameter next
 		}`})
 	s := &site{
-		Base: sc.Base, chromium: chromium, sql: sc.sql, count: sc.count, now: time.Now,
+		Base: sc.Base, chromium: chromium, sql: sc.sql, count: sc.count, now: time.Now, log: sc.Log.String,
 		first: startIdentityProvider(t, ports[0], sc.Base, "first"), second: startIdentityProvider(t, ports[1], sc.Base, "second"), appPort: app,
 	}
 	s.startApp = func() { s.stopApp = startOwnersApp(t, app) }
