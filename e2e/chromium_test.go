@@ -13,6 +13,7 @@ import (
 
 	"github.com/chromedp/cdproto/cdp"
 	"github.com/chromedp/cdproto/emulation"
+	"github.com/chromedp/cdproto/page"
 	"github.com/chromedp/chromedp"
 )
 
@@ -55,7 +56,7 @@ func newChromiumFor(t *testing.T, atMost time.Duration) context.Context {
 // screenshot keeps what a person sees under artifacts/.
 func screenshot(t *testing.T, browser context.Context, name string) {
 	t.Helper()
-	png, err := chromedp.Run(browser, chromedp.FullScreenshot(100))
+	png, err := chromedp.Run(browser, wholePage)
 	if err != nil {
 		t.Fatalf("screenshot %s: %v", name, err)
 	}
@@ -66,6 +67,18 @@ func screenshot(t *testing.T, browser context.Context, name string) {
 	if err := os.WriteFile(filepath.Join(dir, name+".png"), png, 0o644); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// wholePage takes a picture of the page with what is beyond the window, if there is
+// anything: else Chromium would look beside a page that runs from right to left.
+var wholePage chromedp.Action[[]byte] = func(ctx context.Context, t *chromedp.Target) ([]byte, error) {
+	size, err := cdp.Call(ctx, t, page.GetLayoutMetrics, cdp.Empty{})
+	if err != nil {
+		return nil, err
+	}
+	beyond := size.CSSContentSize.Height > float64(size.CSSLayoutViewport.ClientHeight)
+	shot, err := cdp.Call(ctx, t, page.CaptureScreenshot, page.CaptureScreenshotParams{CaptureBeyondViewport: &beyond, Format: page.CaptureScreenshotFormatPng})
+	return shot.Data, err
 }
 
 // phone makes the tab a phone of 360 x 740.

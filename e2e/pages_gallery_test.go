@@ -199,6 +199,8 @@ func (g *gallery) visit(t *testing.T, language string) {
 	again := browser.Get(ask(issuertest.Confidential, issuertest.Set("prompt", "login")))
 	posted("code", again, "Sign in", right)
 	posted("code-wrong", again.Press("Sign in", "email", issuertest.Email, "password", issuertest.Password), "Continue", code("none"))
+	scene.SQL(t, "UPDATE gpt_second_factors SET day_attempts = 30")
+	posted("code-many", again.Press("Sign in", "email", issuertest.Email, "password", issuertest.Password), "Continue", code("000000"))
 	scene.SQL(t, "DELETE FROM gpt_second_factors")
 
 	query, verifier := scene.Authorization(issuertest.Public)
@@ -395,6 +397,9 @@ func TestEveryPageIsFitToBeSeen(t *testing.T) {
 				do(t, browser, chromedp.Navigate(address+"/"+language+"/"+name))
 				if wide, err := chromedp.Run(browser, chromedp.Evaluate[bool](`document.documentElement.scrollWidth > innerWidth`)); err != nil || wide {
 					t.Errorf("%s in %s scrolls sideways on the %s (%v)", name, language, screen, err)
+				}
+				if aside, err := chromedp.Run(browser, chromedp.Evaluate[float64](`(({left, right}) => left + right - document.documentElement.clientWidth)(document.querySelector("main").getBoundingClientRect())`)); err != nil || aside < -1 || aside > 1 {
+					t.Errorf("%s in %s is not in the middle of the %s: %g px beside it (%v)", name, language, screen, aside/2, err)
 				}
 				for _, scheme := range []string{"light", "dark"} {
 					do(t, browser, colors(scheme))

@@ -57,7 +57,7 @@ func TestStatusPageIsFitToBeSeen(t *testing.T) {
 			t.Errorf("%s scrolls sideways (%v)", name, err)
 		}
 		screenshot(t, browser, name)
-		axe(t, browser, script, axeAll, name)
+		axe(t, browser, script, name)
 	}
 
 	// Under the admin API it is for whatever is no browser, and for browsers where

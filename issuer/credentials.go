@@ -83,7 +83,7 @@ type credentialsView struct {
 // factorView is the second factor of the user.
 type factorView struct {
 	Since     moment
-	Codes     int // recovery codes that are left
+	Codes     string // how many recovery codes are left
 	Removable bool
 }
 
@@ -121,7 +121,7 @@ func (s *Server) viewFactor(r *http.Request, login signedIn, view *credentialsVi
 		view.Offered = true
 		return nil
 	}
-	view.Factor = &factorView{Since: s.words(r).moment(factor.CreatedAt, s.cfg.Now()), Codes: factor.RecoveryCodes, Removable: s.cfg.SecondFactor == SecondFactorOptional}
+	view.Factor = &factorView{Since: s.words(r).moment(factor.CreatedAt, s.cfg.Now()), Codes: s.words(r).show(factor.RecoveryCodes), Removable: s.cfg.SecondFactor == SecondFactorOptional}
 	return err
 }
 

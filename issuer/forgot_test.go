@@ -24,11 +24,19 @@ type mailbox struct {
 	mails chan issuer.Mail
 	err   error         // the mail server's answer
 	hold  chan struct{} // if set, it answers when this is closed
+
+	busy, most atomic.Int32 // mails that are being taken now, and were at most
 }
 
 func newMailbox() *mailbox { return &mailbox{mails: make(chan issuer.Mail, 200)} }
 
 func (b *mailbox) send(ctx context.Context, mail issuer.Mail) error {
+	for now := b.busy.Add(1); ; {
+		if most := b.most.Load(); now <= most || b.most.CompareAndSwap(most, now) {
+			break
+		}
+	}
+	defer b.busy.Add(-1)
 	b.mails <- mail
 	if b.hold != nil {
 		select {
@@ -212,6 +220,43 @@ func TestForgottenPasswordMailsAreBounded(t *testing.T) {
 	ask(issuertest.Email).WantPage(http.StatusOK, "Look at your mail")
 	if mail := box.next(t); mail.To != issuertest.Email {
 		t.Errorf("an hour later: %+v", mail)
+	}
+}
+
+// LOG-14, LOG-15: mails go out behind the answer, four at once, in turn: the page waits
+// for no mail server, and a mail server has no flood of ours.
+func TestForgottenPasswordMailsGoOutBehindTheAnswer(t *testing.T) {
+	t.Parallel()
+	box := newMailbox()
+	box.hold = make(chan struct{})
+	scene := mailing(t, box)
+	hash := scene.SQL(t, "SELECT password_hash FROM gpt_users")[0][0].(string)
+	form, answered := scene.Browser(t).Get(forgotPath), make(chan struct{})
+	for n := range 9 {
+		if _, err := scene.Store.CreateUser(t.Context(), fmt.Sprintf("user%d@example.com", n), hash, issuer.Origin{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	go func() {
+		defer close(answered)
+		for n := range 9 {
+			form.Press("Send the link", "email", fmt.Sprintf("user%d@example.com", n)).WantPage(http.StatusOK, "Look at your mail")
+		}
+	}()
+	select {
+	case <-answered:
+	case <-time.After(30 * time.Second):
+		t.Fatal("the page waits for the mail server")
+	}
+	for range 4 {
+		box.next(t)
+	}
+	close(box.hold)
+	for range 5 {
+		box.next(t)
+	}
+	if n := box.most.Load(); n != 4 {
+		t.Errorf("%d mails were sent at once", n)
 	}
 }
 

@@ -54,7 +54,7 @@ func pageSamples() []pageSample {
 			{ID: "sample-second", Name: "sample-other", Added: moment, Unused: true},
 		},
 	}
-	credentials.Manages, credentials.Factor = true, &factorView{Since: moment, Codes: 3, Removable: true}
+	credentials.Manages, credentials.Factor = true, &factorView{Since: moment, Codes: "3", Removable: true}
 	full := credentials
 	full.New, full.Factor, full.Offered = nil, nil, true
 	return []pageSample{

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"net/http"
+	"net/url"
 	"strings"
 	"testing"
 	"time"
@@ -117,5 +118,63 @@ func TestEndedAccountDoesNotBecomeAUser(t *testing.T) {
 	scene.SQL(t, `DELETE FROM gpt_users WHERE id = 'eve-1'`)
 	if page := at(t, scene, "Their ID"); !page.Has("Allow") {
 		t.Errorf("the owner removed the row, and the page is %s", page.Text())
+	}
+}
+
+// EVT-11: an app of the owner tells of its own users too, whether they sign in by its
+// token or by asking it: by the names that it has for them, at once, with their
+// sessions, and of nobody else's users.
+func TestAppEndsItsOwnUsersOnly(t *testing.T) {
+	t.Parallel()
+	a := newOwnersApp(t)
+	for usersOf, c := range map[string]struct{ theirs, others string }{"token": {"ada-1", "ada"}, "forward": {"ada", "ada-1"}} {
+		scene := issuertest.New(t, issuertest.With(func(cfg *issuer.Config) {
+			if a.now == nil { // the earliest: each clock stands still
+				a.now = cfg.Now
+			}
+			back := login.Return{SignIn: a.URL + "/sign-in"}
+			token, err := login.NewJWT(login.JWTConfig{Cookie: appCookie, Issuer: a.URL, JWKS: a.keys.URL + "/keys", Claims: login.Claims{User: "email", Keep: []string{"roles"}}, Return: back, Now: cfg.Now})
+			if err != nil {
+				t.Fatal(err)
+			}
+			forward, err := login.NewForward(login.ForwardConfig{URL: a.URL + "/whoami", User: "X-User", Return: back})
+			if err != nil {
+				t.Fatal(err)
+			}
+			cfg.Methods = []issuer.LoginMethod{{Name: "token", Label: "By token", App: token}, {Name: "forward", Label: "By asking", App: forward}}
+			cfg.Events = []issuer.EventSource{{Scheme: issuer.EventsHMAC, UsersOf: usersOf, Secrets: [][]byte{[]byte(eventSecret)}, SignatureHeader: "X-Signature", TimestampHeader: "X-Time"}}
+		}))
+		by := func(label string, query url.Values) *issuertest.Page {
+			b := scene.Browser(t)
+			b.SetCookie(appCookie, a.keys.signed(a.claims(func(c map[string]any) { c["email_verified"] = true })))
+			b.SetCookie("sid", "session-of-ada")
+			return b.Get("/oauth/authorize?" + query.Encode()).Press("Continue with " + label).Follow()
+		}
+		labels := map[string]string{"ada-1": "By token", "ada": "By asking"}
+		for _, name := range []string{c.theirs, c.others} {
+			query, verifier := scene.Authorization(issuertest.Public)
+			code := by(labels[name], query).Allow().Code()
+			scene.Redeem(t, issuertest.Public, code, url.Values{"code_verifier": {verifier}})
+		}
+		tell(t, scene, "user.disabled", c.others)          // whom the other way names so
+		tell(t, scene, "user.disabled", scene.User.ID)     // who has a password
+		tell(t, scene, "user.disabled", "ada@app.example") // an id here, and no name there
+		tell(t, scene, "user.disabled", issuertest.Public) // a client
+		if n := scene.Count(t, `SELECT count(*) FROM gpt_users WHERE disabled_at IS NOT NULL`) + scene.Count(t, `SELECT count(*) FROM gpt_sessions WHERE revoked_at IS NOT NULL`); n != 0 {
+			t.Errorf("users of %s: %d are disabled, or sessions ended, of others", usersOf, n)
+		}
+		tell(t, scene, "user.disabled", c.theirs)
+		id := map[string]string{"ada-1": "ada@app.example", "ada": "ada"}[c.theirs]
+		if rows := scene.SQL(t, `SELECT u.id FROM gpt_users u WHERE disabled_at IS NOT NULL AND NOT EXISTS (SELECT FROM gpt_logins l WHERE l.user_id = u.id)
+			AND EXISTS (SELECT FROM gpt_sessions s WHERE s.user_id = u.id AND s.revoked_at IS NOT NULL)`); len(rows) != 1 || rows[0][0] != id {
+			t.Errorf("users of %s: ended %v, want %s", usersOf, rows, id)
+		}
+		again, _ := scene.Authorization(issuertest.Public)
+		if by(labels[c.theirs], again).Has("Allow") {
+			t.Errorf("users of %s: who was disabled signs in", usersOf)
+		}
+		if !by(labels[c.others], again).Has("Allow") {
+			t.Errorf("users of %s: the other user does not sign in", usersOf)
+		}
 	}
 }
