@@ -10,6 +10,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/caddy-scope/caddy-scope/issuer"
 	"github.com/caddy-scope/caddy-scope/oauth"
@@ -92,8 +93,24 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhtt
 		server.ResourceMetadata(origin).ServeHTTP(w, r)
 		return nil
 	}
+	r, end := traceToken(r)
+	defer end()
 	server.ServeHTTP(w, r)
 	return nil
+}
+
+// traceToken begins a span for a request of the token endpoint, below the one
+// that Caddy's directive `tracing` has begun; without it, nothing.
+func traceToken(r *http.Request) (*http.Request, func()) {
+	if r.URL.Path != "/oauth/token" {
+		return r, func() {}
+	}
+	parent := trace.SpanFromContext(r.Context())
+	if !parent.IsRecording() {
+		return r, func() {}
+	}
+	ctx, span := parent.TracerProvider().Tracer("github.com/caddy-scope/caddy-scope/caddymodule").Start(r.Context(), "oauth: token")
+	return r.WithContext(ctx), func() { span.End() }
 }
 
 // otherOrigin returns the origin of resources that the request's host names,

@@ -32,9 +32,10 @@ const takesWrites = `current_setting('transaction_read_only') = 'off'`
 // read runs an idempotent read; on a broken connection it is tried once more.
 // That there is no such row is only believed of a server that takes writes: a
 // standby behind a pooler does not have it yet.
-func (db *DB) read(ctx context.Context, step string, do call) error {
-	err := ctx.Err()
-	if err == nil {
+func (db *DB) read(ctx context.Context, step string, do call) (err error) {
+	ctx, end := traced(ctx, step)
+	defer func() { end(err) }()
+	if err = ctx.Err(); err == nil {
 		ctx, cancel := db.deadline(ctx)
 		defer cancel()
 		wait, stopWaiting := db.patience(ctx)
@@ -80,7 +81,9 @@ func believe(ctx context.Context, conn *pgxpool.Conn) error {
 // when COMMIT hangs, which no setting of the server bounds; then the outcome is
 // unknown and nothing is retried. What hangs is at most the pool's connections,
 // and after a few such writes one at a time is let through.
-func (db *DB) write(ctx context.Context, step string, do call) error {
+func (db *DB) write(ctx context.Context, step string, do call) (err error) {
+	ctx, end := traced(ctx, step)
+	defer func() { end(err) }()
 	if err := ctx.Err(); err != nil {
 		return wrap(step, err)
 	}

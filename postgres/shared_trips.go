@@ -45,7 +45,9 @@ type passenger[Q, A any] struct {
 
 // join returns the answer of a trip that began after join was called. When ctx
 // ends first, the trip may still be under way, and its outcome is not known.
-func (s *sharedTrips[Q, A]) join(ctx context.Context, ask Q) (A, error) {
+func (s *sharedTrips[Q, A]) join(ctx context.Context, ask Q) (_ A, err error) {
+	ctx, end := traced(ctx, s.what)
+	defer func() { end(err) }()
 	own := &passenger[Q, A]{ask: ask, done: make(chan bool, 1)}
 	var none A
 	s.mu.Lock()
