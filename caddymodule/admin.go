@@ -23,7 +23,7 @@ var running atomic.Pointer[App]
 //	GET /oauth/                the same for a browser
 //	GET /oauth/requests/{id}   why a request was refused
 //	GET /oauth/report          who would break if gates that observe were in earnest
-//	/oauth/clients, /oauth/sessions, /oauth/events, /oauth/registrations, /oauth/keys: see package admin
+//	/oauth/clients, /oauth/sessions, /oauth/events, /oauth/registrations, /oauth/keys, /oauth/users: see package admin
 type adminAPI struct{}
 
 // CaddyModule returns the Caddy module information.

@@ -449,6 +449,7 @@ func TestListsAreCompleteWhileRowsAreAdded(t *testing.T) {
 		at := fmt.Sprintf("2026-01-01 00:00:%02dZ", n/7) // several at a time
 		s.exec(`INSERT INTO gpt_sessions (user_id, client_id, scopes, created_at, expires_at) VALUES ('listed', 'gpt', '{jobs:read}', $1::text::timestamptz, now() + interval '1 day')`, at)
 		s.exec(`INSERT INTO gpt_oauth_events (event_type, user_id, created_at) VALUES ('gpt.oauth.listed', 'listed', $1::text::timestamptz)`, at)
+		s.exec(`INSERT INTO gpt_users (id, email, password_hash) VALUES ('u-' || $1::int, CASE WHEN $1::int % 2 = 0 THEN 'u' || $1::int || '@example.com' END, CASE WHEN $1::int % 2 = 0 THEN 'hash-of-a-password' END)`, n)
 		s.exec(`INSERT INTO gpt_clients (client_id) VALUES ('op_' || $1::int), ('dcr_' || $1::int), ('https://a.example/' || $1::int)`, n)
 		s.exec(`INSERT INTO gpt_operator_clients (client_id, settings) VALUES ('op_' || $1::int, '{"redirect_uris":["https://a.example/cb"]}')`, n)
 		s.exec(`INSERT INTO gpt_client_registrations (client_id, metadata, token_hash, unused_ttl) VALUES ('dcr_' || $1::int, '{}', sha256(''), interval '1 day')`, n)
@@ -460,6 +461,7 @@ func TestListsAreCompleteWhileRowsAreAdded(t *testing.T) {
 		"/oauth/events?type=gpt.oauth.listed":         rows,
 		"/oauth/clients":                              rows + 1,
 		"/oauth/registrations":                        2 * rows,
+		"/oauth/users":                                rows,
 	} {
 		seen, pages := make(map[string]int), 0
 		separator := "?"
@@ -469,7 +471,7 @@ func TestListsAreCompleteWhileRowsAreAdded(t *testing.T) {
 		for next := ""; ; pages++ {
 			page := ask[admin.Page[map[string]any]](s, "GET", path+separator+"limit=7&after="+next, nil)
 			for _, item := range page.Items {
-				for _, name := range []string{"session_id", "event_id", "client_id"} {
+				for _, name := range []string{"session_id", "event_id", "client_id", "user_id"} {
 					if id, ok := item[name].(string); ok {
 						seen[id]++
 						break
@@ -520,20 +522,21 @@ func TestNoListTellsASecret(t *testing.T) {
 	resp.Body.Close()
 	registered := parsed[map[string]any](t, string(content))
 	id := registered["client_id"].(string)
-	hidden := []string{secret, newer, registered["client_secret"].(string), registered["registration_access_token"].(string), "a-client-secret-that-is-long-enough", s.signingKey()}
+	s.exec(`INSERT INTO gpt_users (email, password_hash) VALUES ('ada@example.com', 'hash-of-a-password')`)
+	hidden := []string{"hash-of-a-password", secret, newer, registered["client_secret"].(string), registered["registration_access_token"].(string), "a-client-secret-that-is-long-enough", s.signingKey()}
 	for _, text := range slices.Clone(hidden) {
 		digest := sha256.Sum256([]byte(text))
 		hidden = append(hidden, hex.EncodeToString(digest[:]), base64.StdEncoding.EncodeToString(digest[:]), base64.RawURLEncoding.EncodeToString(digest[:]))
 	}
 	var told strings.Builder
-	for _, path := range []string{"clients", "clients/gpt", "clients/op_a", "sessions", "sessions/" + testSession, "events", "registrations", "registrations/" + id, "keys", "status"} {
+	for _, path := range []string{"clients", "clients/gpt", "clients/op_a", "sessions", "sessions/" + testSession, "events", "registrations", "registrations/" + id, "keys", "users", "status"} {
 		status, text := s.api("GET", "/oauth/"+path, nil)
 		if status != http.StatusOK {
 			t.Errorf("%s: %d %s", path, status, text)
 		}
 		told.WriteString(text)
 	}
-	for _, args := range [][]string{{"client", "list"}, {"client", "show", "op_a"}, {"client", "show", "gpt", "--json"}, {"registration", "show", id}, {"registration", "list", "--json"}, {"event", "list"}, {"event", "list", "--json"}, {"key", "list", "--json"}, {"session", "list", "--json"}} {
+	for _, args := range [][]string{{"client", "list"}, {"client", "show", "op_a"}, {"client", "show", "gpt", "--json"}, {"registration", "show", id}, {"registration", "list", "--json"}, {"event", "list"}, {"event", "list", "--json"}, {"key", "list", "--json"}, {"user", "list", "--json"}, {"session", "list", "--json"}} {
 		told.WriteString(s.must(args...))
 	}
 	if !strings.Contains(told.String(), "op_a") || !strings.Contains(told.String(), id) || !strings.Contains(told.String(), testSession) {
@@ -641,7 +644,7 @@ func TestAdminAPITakesOnlyWhatNoPageCanSend(t *testing.T) {
 	}{
 		"another origin":         {"POST", "/oauth/sessions/revoke", map[string]any{"all": true}, []string{"Origin", "https://evil.example"}, http.StatusForbidden},
 		"another host":           {"POST", "/oauth/sessions/revoke", map[string]any{"all": true}, []string{"Host", "evil.example"}, http.StatusForbidden},
-		"a filter misspelt":      {"POST", "/oauth/sessions/revoke", map[string]any{"clientid": "gpt"}, nil, http.StatusBadRequest},
+		"a filter misspelt":      {"POST", "/oauth/sessions/revoke", map[string]any{"user": "user-1", "scop": "none"}, nil, http.StatusBadRequest},
 		"no filter":              {"POST", "/oauth/sessions/revoke", map[string]any{}, nil, http.StatusBadRequest},
 		"revoke by GET":          {"GET", "/oauth/sessions/revoke?all=true", nil, nil, http.StatusNotFound},
 		"disable by GET":         {"GET", "/oauth/clients/gpt/disable", nil, nil, http.StatusMethodNotAllowed},

@@ -4,11 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/caddy-scope/caddy-scope/caddymodule/admin"
 	"github.com/caddy-scope/caddy-scope/issuer"
 	"github.com/caddy-scope/caddy-scope/postgres"
 )
@@ -69,10 +69,11 @@ take the account.`,
 	reset.Flags().Bool("end-sessions", false, "When it is used, end the access of all apps too")
 	reset.Flags().Bool("remove-factors", false, "When it is used, remove the user's passkeys and second factor too: for lost devices")
 	list := &cobra.Command{
-		Use: "list", Short: "Lists the users", Args: cobra.NoArgs,
-		Example: "  caddy oauth user list",
-		RunE:    runWithApp(listUsers),
+		Use: "list", Short: "Lists the users, by id, also those who sign in elsewhere", Args: cobra.NoArgs,
+		Example: "  caddy oauth user list\n  caddy oauth user list --json | jq -r '.items[] | select(.disabled_at) | .email'",
+		RunE:    onDesk(listUsers),
 	}
+	listFlags(list)
 	for _, cmd := range []*cobra.Command{add, passwd} {
 		cmd.Flags().Bool("password-stdin", false, "Read the password from standard input")
 	}
@@ -148,29 +149,16 @@ func hashedPassword(ctx context.Context, cmd *cobra.Command) (string, error) {
 	return issuer.HashPassword(ctx, password)
 }
 
-func listUsers(ctx context.Context, cmd *cobra.Command, app *App, _ []string) error {
-	db, err := app.openDatabase(ctx)
+func listUsers(ctx context.Context, cmd *cobra.Command, desk *admin.Admin, _ []string) error {
+	page, err := desk.Users(ctx, pagingOf(cmd))
 	if err != nil {
 		return err
 	}
-	table := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
-	fmt.Fprintln(table, "EMAIL\tID\tSTATE\tCREATED")
-	const page = 500
-	for after := ""; ; {
-		users, err := db.store.ListUsers(ctx, after, page)
-		if err != nil {
-			return err
+	return printPage(cmd, page, "EMAIL ID STATE CREATED", func(u admin.User) []string {
+		state := "enabled"
+		if u.DisabledAt != nil {
+			state = "disabled since " + moment(*u.DisabledAt)
 		}
-		for _, u := range users {
-			state := "enabled"
-			if u.Disabled {
-				state = "disabled"
-			}
-			fmt.Fprintf(table, "%s\t%s\t%s\t%s\n", u.Email, u.ID, state, u.CreatedAt.UTC().Format(time.DateTime))
-			after = u.Email
-		}
-		if len(users) < page {
-			return table.Flush()
-		}
-	}
+		return []string{u.Email, u.ID, state, moment(u.CreatedAt)}
+	})
 }

@@ -391,9 +391,6 @@ type UserStore interface {
 	// EnableUser undoes DisableUser, but no session and no reset link comes back.
 	// ErrNotFound.
 	EnableUser(ctx context.Context, name string, origin Origin) error
-	// ListUsers returns users ordered by email, those after the given address,
-	// at most limit.
-	ListUsers(ctx context.Context, after string, limit int) ([]User, error)
 }
 
 // KeyStore holds signing keys, sealed. See KeyRing.

@@ -2,7 +2,6 @@ package postgres
 
 import (
 	"context"
-	"fmt"
 	"time"
 
 	"github.com/google/uuid"
@@ -27,7 +26,7 @@ type EventRecord struct {
 // at most limit, which may be none although there are more. more: the list goes
 // on at next.
 func (s *Store) ListEvents(ctx context.Context, filter EventFilter, from Position, limit int) (events []EventRecord, next Position, more bool, err error) {
-	err = s.db.read(ctx, "list events", inReadTx(func(ctx context.Context, tx pgx.Tx) error {
+	err = s.db.read(ctx, "list events", inOrder(oneSnapshot, func(ctx context.Context, tx pgx.Tx) error {
 		var a args
 		var end scanEnd
 		with := `WITH ` + filter.sql(from, limit, &a)
@@ -60,27 +59,31 @@ func (s *Store) ListEvents(ctx context.Context, filter EventFilter, from Positio
 // sql is as that of SessionFilter. What no index has is looked for among
 // scanAtMost rows.
 func (f *EventFilter) sql(from Position, limit int, a *args) string {
-	where, matches := `true`, `true`
-	if f.SessionID != uuid.Nil {
-		where += ` AND session_id = ` + a.add(f.SessionID)
-	}
-	if f.UserID != "" {
-		where += ` AND user_id = ` + a.add(f.UserID)
-	}
-	if f.ClientID != "" {
-		where += ` AND client_id = ` + a.add(f.ClientID)
+	where, order, matches := `true`, `created_at DESC, id DESC`, `true`
+	columns, before := `created_at, id`, ``
+	for _, by := range []struct {
+		column string
+		value  any
+		set    bool
+	}{{"session_id", f.SessionID, f.SessionID != uuid.Nil}, {"user_id", f.UserID, f.UserID != ""}, {"client_id", f.ClientID, f.ClientID != ""}} {
+		switch value := ""; {
+		case !by.set:
+		case before == "":
+			value = a.add(by.value)
+			where, order = by.column+` >= `+value+` AND `+by.column+` <= `+value, by.column+` DESC, `+order
+			columns, before = by.column+`, `+columns, value+`, `
+		default:
+			matches += ` AND ` + by.column + ` = ` + a.add(by.value)
+		}
 	}
 	if !f.Since.IsZero() {
-		where += ` AND created_at >= ` + a.add(f.Since)
+		where += ` AND (` + columns + `) >= (` + before + a.add(f.Since) + `, ` + a.add(uuid.Nil) + `)`
 	}
 	if from != (Position{}) {
-		where += ` AND (created_at, id) < (` + a.add(from.At) + `, ` + a.add(from.ID) + `)`
+		where += ` AND (` + columns + `) < (` + before + a.add(from.At) + `, ` + a.add(from.ID) + `)`
 	}
 	if f.Type != "" {
 		matches += ` AND event_type = ` + a.add(f.Type)
 	}
-	return fmt.Sprintf(`scanned AS MATERIALIZED (
-			SELECT id, created_at, (%s) AS matches FROM {s}.gpt_oauth_events WHERE %s ORDER BY created_at DESC, id DESC LIMIT %d),
-		found AS MATERIALIZED (
-			SELECT id, created_at FROM scanned WHERE matches ORDER BY created_at DESC, id DESC LIMIT %s)`, matches, where, scanAtMost, a.add(limit))
+	return scanSQL("gpt_oauth_events", matches, where, order, a.add(limit))
 }

@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"context"
+	"strings"
 	"time"
 )
 
@@ -33,4 +34,18 @@ func StateTables() map[string][]string {
 		tables[table.name] = table.not
 	}
 	return tables
+}
+
+// Statement is the query of a page of sessions.
+func (f SessionFilter) Statement(from Position, limit int) (string, []any) {
+	var a args
+	sql := "WITH " + f.sql(from, limit, &a) + " SELECT * FROM found"
+	return strings.ReplaceAll(sql, "{s}.", ""), a
+}
+
+// Statement is the query of a page of events.
+func (f EventFilter) Statement(from Position, limit int) (string, []any) {
+	var a args
+	sql := "WITH " + f.sql(from, limit, &a) + " SELECT * FROM found"
+	return strings.ReplaceAll(sql, "{s}.", ""), a
 }

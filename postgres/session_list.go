@@ -29,9 +29,8 @@ type SessionFilter struct {
 	// Addresses is where the user was who allowed it, or where its client last
 	// fetched tokens. Invalid: anywhere.
 	Addresses netip.Prefix
-	OlderThan time.Duration // since it was made
-	IdleFor   time.Duration // since it was last active
-	Before    time.Time     // that were made by then; zero: all
+	Before    time.Time // that were made by then; zero: all
+	IdleSince time.Time // that were not active since then; zero: all
 }
 
 // SessionRecord is a session as an operator sees it.
@@ -70,42 +69,63 @@ func (a *args) add(value any) string {
 	return fmt.Sprintf("$%d", len(*a))
 }
 
+// lastID is above every other in the order of a list.
+var lastID = uuid.Max
+
 // sql is a query of the sessions from the position on, newest first: of
 // scanAtMost rows of an index, those that match, at most limit. It yields
 // `scanned`, and of that `found`.
+//
+// The order names the column that is looked up, and that is held between bounds
+// in place of being equal: so only the index that begins with it has the order,
+// and no estimate makes the server go through all sessions for those of a client
+// that has few.
 func (f *SessionFilter) sql(from Position, limit int, a *args) string {
-	where := `revoked_at IS NULL`
-	if f.UserID != "" {
-		where += ` AND user_id = ` + a.add(f.UserID)
+	if until := (Position{At: f.Before, ID: lastID}); !f.Before.IsZero() && (from == (Position{}) || until.At.Before(from.At)) {
+		from = until
 	}
-	if f.ClientID != "" {
-		where += ` AND client_id = ` + a.add(f.ClientID)
+	where, order, matches := `revoked_at IS NULL`, `created_at DESC, id DESC`, live
+	position := func() (at, id string) { return a.add(from.At), a.add(from.ID) }
+	switch started := from != (Position{}); {
+	case f.UserID != "": // of whom there are few
+		user := a.add(f.UserID)
+		where, order = where+` AND user_id >= `+user+` AND user_id <= `+user, `user_id, `+order
+		if started {
+			at, id := position()
+			where += ` AND created_at <= ` + at + ` AND (created_at, id) < (` + at + `, ` + id + `)`
+		}
+	case f.ClientID != "":
+		client := a.add(f.ClientID)
+		where, order = where+` AND client_id >= `+client+` AND client_id <= `+client, `client_id DESC, `+order
+		if started {
+			at, id := position()
+			where += ` AND (client_id, created_at, id) < (` + client + `, ` + at + `, ` + id + `)`
+		}
+	case started:
+		at, id := position()
+		where += ` AND (created_at, id) < (` + at + `, ` + id + `)`
 	}
-	if from != (Position{}) {
-		where += ` AND (created_at, id) < (` + a.add(from.At) + `, ` + a.add(from.ID) + `)`
+	if f.ClientID != "" && f.UserID != "" {
+		matches += ` AND client_id = ` + a.add(f.ClientID)
 	}
-	if !f.Before.IsZero() {
-		where += ` AND created_at <= ` + a.add(f.Before)
-	}
-	// What was idle for so long is as old at least.
-	if age := max(f.OlderThan, f.IdleFor); age > 0 {
-		where += ` AND created_at < now() - make_interval(secs => ` + a.add(age.Seconds()) + `::float8)`
-	}
-	matches := live
 	if f.Scope != "" {
 		matches += ` AND ` + a.add(f.Scope) + `::text = ANY (scopes)`
 	}
-	if f.IdleFor > 0 {
-		matches += ` AND last_active < now() - make_interval(secs => ` + a.add(f.IdleFor.Seconds()) + `::float8)`
+	if !f.IdleSince.IsZero() {
+		matches += ` AND last_active < ` + a.add(f.IdleSince)
 	}
 	if f.Addresses.IsValid() {
 		network := a.add(f.Addresses.String())
 		matches += ` AND (` + inNetwork("consent_address", network) + ` OR ` + inNetwork("client_address", network) + `)`
 	}
+	return scanSQL("gpt_sessions", matches, where, order, a.add(limit))
+}
+
+func scanSQL(table, matches, where, order, limit string) string {
 	return fmt.Sprintf(`scanned AS MATERIALIZED (
-			SELECT id, created_at, (%s) AS matches FROM {s}.gpt_sessions WHERE %s ORDER BY created_at DESC, id DESC LIMIT %d),
+			SELECT id, created_at, (%s) AS matches FROM {s}.%s WHERE %s ORDER BY %s LIMIT %d),
 		found AS MATERIALIZED (
-			SELECT id, created_at FROM scanned WHERE matches ORDER BY created_at DESC, id DESC LIMIT %s)`, matches, where, scanAtMost, a.add(limit))
+			SELECT id, created_at FROM scanned WHERE matches ORDER BY created_at DESC, id DESC LIMIT %s)`, matches, table, where, order, scanAtMost, limit)
 }
 
 // inNetwork compares an address that was written down as text. One with a zone
@@ -140,7 +160,7 @@ func (e *scanEnd) next(found, limit int, last Position) (Position, bool) {
 // position, at most limit, which may be none although there are more. more: the
 // list goes on at next.
 func (s *Store) ListSessions(ctx context.Context, filter SessionFilter, from Position, limit int) (sessions []SessionRecord, next Position, more bool, err error) {
-	err = s.db.read(ctx, "list sessions", inReadTx(func(ctx context.Context, tx pgx.Tx) error {
+	err = s.db.read(ctx, "list sessions", inOrder(oneSnapshot, func(ctx context.Context, tx pgx.Tx) error {
 		var a args
 		var end scanEnd
 		with := `WITH ` + filter.sql(from, limit, &a)
@@ -163,10 +183,16 @@ func (s *Store) ListSessions(ctx context.Context, filter SessionFilter, from Pos
 	return sessions, next, more, err
 }
 
-// inReadTx runs do on one snapshot: what two statements see is the same.
-func inReadTx(do func(context.Context, pgx.Tx) error) call {
+// inOrder runs do with plans that go along an index in its order. Not knowing how
+// much a page needs, the server else collects all that there is and sorts it.
+func inOrder(options pgx.TxOptions, do func(context.Context, pgx.Tx) error) call {
 	return func(ctx context.Context, conn *pgxpool.Conn) error {
-		return pgx.BeginTxFunc(ctx, conn, pgx.TxOptions{IsoLevel: pgx.RepeatableRead}, func(tx pgx.Tx) error { return do(ctx, tx) })
+		return pgx.BeginTxFunc(ctx, conn, options, func(tx pgx.Tx) error {
+			if _, err := tx.Exec(ctx, `SET LOCAL enable_bitmapscan = off`); err != nil {
+				return err
+			}
+			return do(ctx, tx)
+		})
 	}
 }
 
@@ -188,7 +214,7 @@ func (s *Store) FindSessionRecord(ctx context.Context, sessionID string) (r Sess
 // position, at most limit, in one transaction, with an event each. It returns how
 // many, and where the next call goes on.
 func (s *Store) EndSessions(ctx context.Context, filter SessionFilter, reason string, from Position, limit int) (ended int, next Position, more bool, err error) {
-	err = s.db.write(ctx, "end sessions", func(ctx context.Context, conn *pgxpool.Conn) error {
+	err = s.db.write(ctx, "end sessions", inOrder(pgx.TxOptions{}, func(ctx context.Context, tx pgx.Tx) error {
 		var a args
 		var end scanEnd
 		var last Position
@@ -197,7 +223,7 @@ func (s *Store) EndSessions(ctx context.Context, filter SessionFilter, reason st
 		var found int
 		with := `WITH ` + filter.sql(from, limit, &a)
 		why := a.add(reason)
-		err := conn.QueryRow(ctx, s.db.sql(with+`,
+		err := tx.QueryRow(ctx, s.db.sql(with+`,
 			revoked AS (
 				UPDATE {s}.gpt_sessions SET revoked_at = clock_timestamp(), revoke_reason = `+why+`
 				WHERE id IN (SELECT id FROM found) AND revoked_at IS NULL RETURNING id, user_id, client_id),
@@ -214,35 +240,35 @@ func (s *Store) EndSessions(ctx context.Context, filter SessionFilter, reason st
 			last = Position{*lastAt, *lastID}
 		}
 		if next, more = end.next(found, limit, last); found == 0 && !more {
-			return s.confirmNone(ctx, conn)
+			return s.confirmNone(ctx, tx)
 		}
 		return nil
-	})
+	}))
 	return ended, next, more, err
 }
 
 // confirmNone is confirmEnded for a step that looked for whatever there is: where
 // a standby has to confirm, it has one commit confirmed, and with it all before.
-func (s *Store) confirmNone(ctx context.Context, conn *pgxpool.Conn) error {
-	_, err := conn.Exec(ctx, s.db.sql(`SELECT FROM {s}.gpt_settings WHERE current_setting('synchronous_standby_names') <> '' LIMIT 1 FOR UPDATE`))
+func (s *Store) confirmNone(ctx context.Context, tx pgx.Tx) error {
+	_, err := tx.Exec(ctx, s.db.sql(`SELECT FROM {s}.gpt_settings WHERE current_setting('synchronous_standby_names') <> '' LIMIT 1 FOR UPDATE`))
 	return err
 }
 
 // CountSessions counts live sessions that match among those that one page looks
 // at, as EndSessions would end them.
 func (s *Store) CountSessions(ctx context.Context, filter SessionFilter, from Position) (count int, next Position, more bool, err error) {
-	err = s.db.read(ctx, "count sessions", func(ctx context.Context, conn *pgxpool.Conn) error {
+	err = s.db.read(ctx, "count sessions", inOrder(oneSnapshot, func(ctx context.Context, tx pgx.Tx) error {
 		var a args
 		var end scanEnd
 		with := `WITH ` + filter.sql(from, scanAtMost, &a)
-		if err := conn.QueryRow(ctx, s.db.sql(with+` SELECT (SELECT count(*) FROM found), `+nextSQL), a...).Scan(&count, &end.rows, &end.id, &end.at); err != nil {
+		if err := tx.QueryRow(ctx, s.db.sql(with+` SELECT (SELECT count(*) FROM found), `+nextSQL), a...).Scan(&count, &end.rows, &end.id, &end.at); err != nil {
 			return err
 		}
 		if next, more = (Position{}), end.rows == scanAtMost; more {
 			next = Position{*end.at, *end.id}
 		}
 		return nil
-	})
+	}))
 	return count, next, more, err
 }
 

@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"context"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -76,15 +77,24 @@ func (s *Store) changeUser(ctx context.Context, step, which, set, event, also, e
 	})
 }
 
-// ListUsers is described at issuer.UserStore.
-func (s *Store) ListUsers(ctx context.Context, after string, limit int) (users []issuer.User, err error) {
+// UserRecord is a user as an operator sees it.
+type UserRecord struct {
+	ID, Email, Name string // Email and Name may be empty
+	Password        bool   // they have one here
+	CreatedAt       time.Time
+	DisabledAt      *time.Time
+}
+
+// ListUsers returns users ordered by id, those after the given one, at most
+// limit.
+func (s *Store) ListUsers(ctx context.Context, after string, limit int) (users []UserRecord, err error) {
 	err = s.db.read(ctx, "list users", func(ctx context.Context, conn *pgxpool.Conn) error {
-		rows, err := conn.Query(ctx, s.db.sql(`SELECT `+userColumns+` FROM {s}.gpt_users
-			WHERE lower(email COLLATE "C") > lower($1::text COLLATE "C") ORDER BY lower(email COLLATE "C") LIMIT $2`), after, limit)
+		rows, err := conn.Query(ctx, s.db.sql(`SELECT id, coalesce(email, ''), coalesce(name, ''), password_hash IS NOT NULL, created_at, disabled_at
+			FROM {s}.gpt_users WHERE id > $1 ORDER BY id LIMIT $2`), after, limit)
 		if err != nil {
 			return err
 		}
-		users, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (issuer.User, error) { return scanUser(row) })
+		users, err = pgx.CollectRows(rows, pgx.RowToStructByPos[UserRecord])
 		return err
 	})
 	return users, err

@@ -19,7 +19,9 @@ import (
 const Prefix = "/oauth/"
 
 // Routes are the first segments of what ServeHTTP answers.
-func Routes() []string { return []string{"clients", "sessions", "events", "registrations", "keys"} }
+func Routes() []string {
+	return []string{"clients", "sessions", "events", "registrations", "keys", "users"}
+}
 
 // route is one line of the table below; * is one segment of the path.
 type route struct {
@@ -90,6 +92,9 @@ var routes = []route{
 	{"GET", "registrations/*", func(a *Admin, ctx context.Context, q *question) (any, error) { return a.Registration(ctx, q.name) }},
 	{"DELETE", "registrations/*", func(a *Admin, ctx context.Context, q *question) (any, error) {
 		return a.RemoveRegistration(ctx, q.name)
+	}},
+	{"GET", "users", func(a *Admin, ctx context.Context, q *question) (any, error) {
+		return listed(q, func(p Paging) (Page[User], error) { return a.Users(ctx, p) })
 	}},
 	{"GET", "keys", func(a *Admin, ctx context.Context, _ *question) (any, error) { return a.SigningKeys(ctx) }},
 	{"POST", "keys/rotate", func(a *Admin, ctx context.Context, q *question) (any, error) {

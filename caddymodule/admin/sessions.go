@@ -116,10 +116,18 @@ func (a *Admin) filter(ctx context.Context, q SessionQuery) (f postgres.SessionF
 			return f, err
 		}
 	}
-	if f.OlderThan, err = age("older_than", q.OlderThan); err != nil {
+	older, err := age("older_than", q.OlderThan)
+	if err != nil {
 		return f, err
 	}
-	f.IdleFor, err = age("idle_for", q.IdleFor)
+	idle, err := age("idle_for", q.IdleFor)
+	if err != nil || older == 0 && idle == 0 {
+		return f, err
+	}
+	now, err := a.Store.Now(ctx)
+	if f.Before = now.Add(-max(older, idle)); idle > 0 { // what was idle for so long is as old at least
+		f.IdleSince = now.Add(-idle)
+	}
 	return f, err
 }
 
@@ -192,8 +200,10 @@ func (a *Admin) RevokeSessions(ctx context.Context, query SessionQuery, everythi
 	if err != nil {
 		return ended, err
 	}
-	if filter.Before, err = a.Store.Now(ctx); err != nil {
-		return ended, err
+	if filter.Before.IsZero() {
+		if filter.Before, err = a.Store.Now(ctx); err != nil {
+			return ended, err
+		}
 	}
 	var next postgres.Position
 	if dryRun {
