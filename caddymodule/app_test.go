@@ -21,6 +21,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
+	"github.com/caddy-scope/caddy-scope/caddymodule/admin"
 	"github.com/caddy-scope/caddy-scope/issuer"
 	"github.com/caddy-scope/caddy-scope/oauth"
 	"github.com/caddy-scope/caddy-scope/postgres/postgrestest"
@@ -108,12 +109,13 @@ func TestRevocationInPsqlCutsOffTheNextRequest(t *testing.T) {
 	}
 }
 
-// V-08: TestRevocationHereCutsOffTheNextRequestHere: who was answered that a
+// V-08, ADM-05: TestRevocationHereCutsOffTheNextRequestHere: who was answered that a
 // session is over finds it so at this node with the very next request, although
 // the view decides.
 func TestRevocationHereCutsOffTheNextRequestHere(t *testing.T) {
 	s, db := newRealScene(t)
 	store := running.Load().runtime.store
+	desk := running.Load().administration(running.Load().runtime)
 	for name, end := range map[string]func(session string) error{
 		"revoked":           func(id string) error { return store.RevokeSession(t.Context(), id, "gpt", "revoked", issuer.Origin{}) },
 		"ended by the user": func(id string) error { return store.EndUserSession(t.Context(), id, "user-1", issuer.Origin{}) },
@@ -123,6 +125,21 @@ func TestRevocationHereCutsOffTheNextRequestHere(t *testing.T) {
 		},
 		"narrowed": func(id string) error {
 			return store.NarrowSession(t.Context(), "user-1", id, oauth.NewScopeSet("jobs:read", "jobs:write"), oauth.NewScopeSet("jobs:write"), issuer.Origin{})
+		},
+		"revoked by an operator": func(id string) error {
+			_, err := desk.RevokeSession(t.Context(), id)
+			return err
+		},
+		"revoked by a filter": func(string) error {
+			_, err := desk.RevokeSessions(t.Context(), admin.SessionQuery{User: "user-1"}, false, false, "")
+			return err
+		},
+		"of a client that was disabled": func(string) error {
+			if _, err := desk.DisableClient(t.Context(), "gpt"); err != nil {
+				return err
+			}
+			_, err := desk.EnableClient(t.Context(), "gpt")
+			return err
 		},
 	} {
 		for range 8 { // without the wait some get through

@@ -125,6 +125,16 @@ func TestCommitThatTheStandbyDidNotConfirmIsAnError(t *testing.T) {
 	if err := s.store.RevokeSession(s.ctx, uuid.NewString(), "app", "test", issuer.Origin{}); !errors.Is(err, issuer.ErrNotFound) {
 		t.Fatalf("a session that is not there: %v", err)
 	}
+	desk, err := postgres.Open(s.ctx, postgres.Config{DSN: s.dsn, Timeout: time.Second}) // with a breaker of its own
+	s.must(err)
+	defer desk.Close()
+	operator := postgres.NewStore(desk)
+	if err := operator.EndSession(s.ctx, session.ID, "test"); err == nil || errors.Is(err, issuer.ErrNotFound) {
+		t.Fatalf("an operator asked without the standby: %v", err)
+	}
+	if n, _, _, err := operator.EndSessions(s.ctx, postgres.SessionFilter{ClientID: "app"}, "test", postgres.Position{}, 10); err == nil {
+		t.Fatalf("an operator asked to end all without the standby: %d", n)
+	}
 	s.exec(`ALTER SYSTEM RESET synchronous_standby_names`)
 	s.exec(`SELECT pg_reload_conf()`)
 	s.eventually("asked again with all standbys there are, it is done", func() bool { return errors.Is(again(), issuer.ErrNotFound) })

@@ -248,9 +248,10 @@ func (s *Store) EndSessions(ctx context.Context, filter SessionFilter, reason st
 }
 
 // confirmNone is confirmEnded for a step that looked for whatever there is: where
-// a standby has to confirm, it has one commit confirmed, and with it all before.
+// a standby has to confirm, it has one commit confirmed, and with it all before:
+// the lock that sessions take of their client.
 func (s *Store) confirmNone(ctx context.Context, tx pgx.Tx) error {
-	_, err := tx.Exec(ctx, s.db.sql(`SELECT FROM {s}.gpt_settings WHERE current_setting('synchronous_standby_names') <> '' LIMIT 1 FOR UPDATE`))
+	_, err := tx.Exec(ctx, s.db.sql(`SELECT FROM {s}.gpt_clients WHERE current_setting('synchronous_standby_names') <> '' LIMIT 1 FOR KEY SHARE`))
 	return err
 }
 

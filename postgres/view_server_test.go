@@ -17,6 +17,7 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
 
+	"github.com/caddy-scope/caddy-scope/issuer"
 	"github.com/caddy-scope/caddy-scope/postgres"
 	"github.com/caddy-scope/caddy-scope/postgres/postgrestest"
 	"github.com/caddy-scope/caddy-scope/validator"
@@ -220,6 +221,7 @@ func TestSessionsOfAStandbyAreNoAnswer(t *testing.T) {
 	s.eventually("the view is fresh", func() bool { return n.State().Fresh })
 	s.knows(n, session)
 
+	s.must(s.store.AddOperatorClient(s.ctx, postgres.OperatorClient{ID: "op_client", Settings: []byte("{}")}))
 	standby := primary.Standby(t, "s2")
 	s.eventually("the standby has the session", func() bool {
 		return postgrestest.Query[int](t, standby, `SELECT count(*) FROM gpt_sessions`) == 1
@@ -236,6 +238,11 @@ func TestSessionsOfAStandbyAreNoAnswer(t *testing.T) {
 	}
 	if _, err := n.ReadSession(s.ctx, session.ID); err == nil || errors.Is(err, validator.ErrSessionEnded) {
 		t.Errorf("by the view: %v", err)
+	}
+	for what, id := range map[string]string{"a client that it has": "op_client", "one that it does not have": "op_other"} {
+		if _, err := s.store.FindOperatorClient(s.ctx, id); err == nil || errors.Is(err, issuer.ErrNotFound) {
+			t.Errorf("%s: %v", what, err)
+		}
 	}
 	standby.Promote(t)
 	s.eventually("the promoted server is followed", func() bool { return n.State().Fresh })
