@@ -21,8 +21,9 @@ var mayImport = map[string][]string{
 	"slabcache":   {},
 	"issuer":      {"oauth", "dpop", "ratelimit"},
 	"validator":   {"oauth", "dpop", "ratelimit", "slabcache"},
-	"authserver":  {"oauth"},
+	"authserver":  {"oauth", "validator"},
 	"identity":    {"oauth"},
+	"httpgate":    {"oauth", "validator", "authserver"},
 	"migrations":  {},
 	"login":       {"oauth", "issuer"},
 	"postgres":    {"oauth", "dpop", "ratelimit", "issuer", "validator", "migrations", "slabcache"},
@@ -58,7 +59,7 @@ func TestOnlyTheCaddySideImportsCaddy(t *testing.T) {
 			if strings.HasPrefix(imported, "github.com/caddyserver/caddy/") && !slices.Contains([]string{"caddymodule", "cmd/caddy", ""}, pkg.name) {
 				t.Errorf("%s needs %s", pkg.ImportPath, imported)
 			}
-			if strings.HasPrefix(imported, "github.com/jackc/pgx/") && slices.Contains([]string{"oauth", "ratelimit", "issuer", "login", "validator", "authserver", "identity"}, pkg.name) {
+			if strings.HasPrefix(imported, "github.com/jackc/pgx/") && slices.Contains([]string{"oauth", "ratelimit", "issuer", "login", "validator", "authserver", "identity", "httpgate"}, pkg.name) {
 				t.Errorf("%s needs %s", pkg.ImportPath, imported)
 			}
 		}

@@ -5,6 +5,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
@@ -71,6 +72,15 @@ func (s *Server) FindKey(ctx context.Context, kid string) (*ecdsa.PublicKey, err
 		return nil, fmt.Errorf("%w: %w", ErrUnavailable, s.failure)
 	}
 	return nil, oauth.ErrUnknownKey
+}
+
+// Check asks the authorization server for what is needed of it. ErrOtherIssuer: it
+// is not who it should be; ErrUnavailable: it cannot be asked now.
+func (s *Server) Check(ctx context.Context) error {
+	if _, err := s.FindKey(ctx, ""); err != nil && !errors.Is(err, oauth.ErrUnknownKey) {
+		return err
+	}
+	return nil
 }
 
 // readKeys has the keys read, unless that was tried a moment ago. What it returns

@@ -20,6 +20,8 @@ const metadataFresh = 10 * time.Minute
 type metadata struct {
 	Issuer  string `json:"issuer"`
 	JWKSURI string `json:"jwks_uri"`
+	// IntrospectionEndpoint is needed where tokens are asked about only.
+	IntrospectionEndpoint string `json:"introspection_endpoint"`
 
 	read time.Time
 }

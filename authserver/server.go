@@ -14,6 +14,9 @@ import (
 	"sync/atomic"
 	"time"
 
+	lru "github.com/hashicorp/golang-lru/v2"
+	"golang.org/x/sync/singleflight"
+
 	"github.com/caddy-scope/caddy-scope/oauth"
 )
 
@@ -36,6 +39,12 @@ type Config struct {
 	Issuer string
 	// KeysURL is where its JWK set is. Empty: where its metadata say.
 	KeysURL string
+	// ClientID and ClientSecret are by what the resource server introspects tokens, as
+	// client_secret_basic. Empty: it cannot, and ReadTokenSession fails.
+	ClientID, ClientSecret string
+	// MaxStaleness is how old an answer about a token may be: no request is admitted
+	// later than this after its session was revoked. Zero: 5 seconds.
+	MaxStaleness time.Duration
 	// RootCAs verify its certificate. nil: those of the system.
 	RootCAs *x509.CertPool
 	// Timeout bounds one request to it. Zero: 5 seconds.
@@ -52,6 +61,9 @@ type Server struct {
 
 	metadata atomic.Pointer[metadata] // nil: not read yet
 	keys     atomic.Pointer[keySet]   // nil: not read yet
+
+	answers   *lru.Cache[string, answer] // by token
+	questions singleflight.Group         // by resource and token
 
 	mu      sync.Mutex
 	reading chan struct{} // closed when the keys have been read; nil: nobody reads
@@ -72,13 +84,20 @@ func New(cfg Config) (*Server, error) {
 	if cfg.Timeout == 0 {
 		cfg.Timeout = defaultTimeout
 	}
+	if cfg.MaxStaleness == 0 {
+		cfg.MaxStaleness = DefaultMaxStaleness
+	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now
+	}
+	answers, err := lru.New[string, answer](maxAnswers)
+	if err != nil {
+		return nil, err
 	}
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	transport.TLSClientConfig = &tls.Config{RootCAs: cfg.RootCAs, MinVersion: tls.VersionTLS12}
 	transport.MaxResponseHeaderBytes = maxHeader
-	return &Server{cfg: cfg, http: &http.Client{
+	return &Server{cfg: cfg, answers: answers, http: &http.Client{
 		Transport: transport,
 		// A document is the one at its own address, and a secret is not sent on.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
@@ -101,8 +120,8 @@ func checkURL(address string) error {
 
 // do sends the request and reads an answer of status 200 in JSON into v. Others
 // may wait for the same answer: it is not the caller's to end.
-func (s *Server) do(ctx context.Context, make func(context.Context) (*http.Request, error), v any) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.cfg.Timeout)
+func (s *Server) do(ctx context.Context, timeout time.Duration, make func(context.Context) (*http.Request, error), v any) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), timeout)
 	defer cancel()
 	r, err := make(ctx)
 	if err != nil {
@@ -130,7 +149,7 @@ func (s *Server) do(ctx context.Context, make func(context.Context) (*http.Reque
 }
 
 func (s *Server) get(ctx context.Context, address string, v any) error {
-	return s.do(ctx, func(ctx context.Context) (*http.Request, error) {
+	return s.do(ctx, s.cfg.Timeout, func(ctx context.Context) (*http.Request, error) {
 		return http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
 	}, v)
 }

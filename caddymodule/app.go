@@ -61,6 +61,9 @@ type App struct {
 
 	identityProviders []issuer.IdentityProvider
 
+	remoteKey remoteKey                  // of Remote with a client
+	elsewhere []issuer.ProtectedResource // Resources, resolved
+
 	database     database
 	secrets      *issuer.RootSecrets // nil: to be made, or read from storage, by Start
 	keys         []*ecdsa.PrivateKey
@@ -104,8 +107,11 @@ func (a *App) Provision(ctx caddy.Context) error {
 	if err := registerMetrics(ctx); err != nil {
 		return err
 	}
+	if a.Remote != nil {
+		return a.provisionRemote()
+	}
 	for _, step := range []func() error{
-		a.provisionIssuer, a.provisionScopes, a.provisionLook, a.provisionClients, a.provisionGrants, a.provisionPolicies, a.provisionRegistration, a.provisionLifetimes,
+		a.provisionIssuer, a.provisionScopes, a.provisionResources, a.provisionLook, a.provisionClients, a.provisionGrants, a.provisionPolicies, a.provisionRegistration, a.provisionLifetimes,
 		a.provisionPostgres, a.provisionSecrets, a.provisionSigningKeys, a.provisionLogins, a.provisionEvents, a.provisionIdentityProviders, a.provisionTokens, a.provisionRates,
 	} {
 		if err := step(); err != nil {
@@ -301,6 +307,8 @@ func (a *App) clientAllowed(clientID string) bool {
 		return true
 	}
 	switch {
+	case a.Remote != nil: // it knows its clients, and ends the sessions of those that are gone
+		return true
 	case a.register == nil:
 		return false
 	case issuer.IsMetadataDocument(clientID):

@@ -15,6 +15,9 @@ import (
 //
 //	oauth {
 //		issuer        <url>
+//		remote        <issuer> {                  # in place of issuer: this Caddy only gates
+//			client <client_id> <secret>           # or postgres
+//		}
 //		postgres      <dsn> | embedded [<data_dir>] {
 //			schema      <name>
 //			migrate_dsn <dsn>
@@ -32,6 +35,7 @@ import (
 //			in        <language> <description>    # again for each
 //		}
 //		scopes_from   <file>                      # an OpenAPI document; again for each
+//		resource      <identifier> <scope...>     # whose gate is elsewhere; again for each
 //		apps_scope    <name>
 //		theme         { ... }                     # see parseTheme
 //		client        <client_id> {
@@ -107,6 +111,8 @@ func parseGlobalOption(d *caddyfile.Dispenser, existing any) (any, error) {
 	block := source(d)
 	err := parseBlockAt(d, map[string]word{
 		"issuer":                once(text(&s.Issuer)),
+		"remote":                once(s.parseRemote),
+		"resource":              many(s.parseResource),
 		"postgres":              once(s.parsePostgres),
 		"secret":                many(appendText(&s.Secrets)),
 		"signing_key":           many(appendText(&s.SigningKeys)),
@@ -138,6 +144,7 @@ func parseGlobalOption(d *caddyfile.Dispenser, existing any) (any, error) {
 		return nil, err
 	}
 	delete(s.Sources, "scope") // these know their own
+	delete(s.Sources, "resource")
 	delete(s.Sources, "client")
 	delete(s.Sources, "client_policy")
 	delete(s.Sources, "identity_provider")

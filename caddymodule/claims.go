@@ -1,6 +1,7 @@
 package caddymodule
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 
@@ -32,6 +33,9 @@ func (l *ForwardLogin) KeptClaims() ([]string, bool) {
 
 // keepsClaim reports whether users may have the claim.
 func (a *App) keepsClaim(claim string) bool {
+	if a.Remote != nil { // its logins may; introspection does not tell of claims
+		return a.Postgres != nil
+	}
 	return slices.ContainsFunc(a.logins, func(method LoginMethod) bool {
 		keeper, ok := method.(claimKeeper)
 		if !ok { // somebody else's module: it may
@@ -45,6 +49,9 @@ func (a *App) keepsClaim(claim string) bool {
 // checkClaims refuses rules that nobody could ever meet, and headers that would
 // never be sent, because no login keeps the claim.
 func (p *Protect) checkClaims(rules []validator.Rule) error {
+	if p.app.Remote != nil && p.app.Postgres == nil {
+		return p.checkNoClaims(rules)
+	}
 	check := func(required []oauth.UserRequirement, source string) error {
 		for _, r := range required {
 			if !p.app.keepsClaim(r.Claim) {
@@ -70,6 +77,24 @@ func (p *Protect) checkClaims(rules []validator.Rule) error {
 		if !p.app.keepsClaim(c.Claim) {
 			return p.at(fmt.Errorf("identity_headers: no login keeps the claim %s; add it to the claims of a login: claims %s (login forward: claim %s HEADER)", c.Claim, c.Claim, c.Claim))
 		}
+	}
+	return nil
+}
+
+// checkNoClaims refuses what needs claims of users where nobody tells of them.
+func (p *Protect) checkNoClaims(rules []validator.Rule) error {
+	problem := errors.New("introspection tells nothing of users but who they are: give this Caddy the postgres of the authorization server")
+	for i := range rules {
+		asks := len(rules[i].User) > 0
+		if rules[i].Tools != nil {
+			asks = asks || slices.ContainsFunc(rules[i].Tools.Rules, func(tool validator.Rule) bool { return len(tool.User) > 0 })
+		}
+		if asks {
+			return atSource(rules[i].Source, "oauth_protect", problem)
+		}
+	}
+	if len(p.IdentityHeaders.names().Claims) > 0 {
+		return p.at(fmt.Errorf("identity_headers: claim: %w", problem))
 	}
 	return nil
 }

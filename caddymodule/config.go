@@ -22,7 +22,11 @@ type Settings struct {
 	// Required.
 	Issuer string `json:"issuer,omitempty"`
 
-	// Postgres is the database that all nodes share. Required.
+	// Remote is an authorization server elsewhere, in place of Issuer: this Caddy only
+	// gates. Default: this is the authorization server.
+	Remote *RemoteSettings `json:"remote,omitempty"`
+
+	// Postgres is the database that all nodes share. Required, but for Remote.
 	Postgres *PostgresSettings `json:"postgres,omitempty"`
 
 	// Secrets are root secrets, each at least 32 bytes; the first one is in use,
@@ -58,6 +62,10 @@ type Settings struct {
 
 	// Theme is what the pages look like. Default: as they are.
 	Theme *ThemeSettings `json:"theme,omitempty"`
+
+	// Resources are those whose gates are elsewhere: in another Caddy, or in a service.
+	// Default: none.
+	Resources []ResourceSettings `json:"resources,omitempty"`
 
 	// Clients are the pre-registered clients. Default: none.
 	Clients []ClientSettings `json:"clients,omitempty"`

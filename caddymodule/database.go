@@ -58,6 +58,7 @@ func (a *App) provisionTokens() error {
 type poolKey struct {
 	dsn, schema string
 	pooled      bool
+	reads       bool // the database of an authorization server elsewhere, which does its upkeep
 }
 
 // viewKey: one view for each pool and bound.
@@ -130,6 +131,9 @@ func (a *App) openView(ctx context.Context, db *pooledDB) (*postgres.SessionView
 // open connects and loads everything that requests need. What it took from the
 // pools is given back by release.
 func (a *App) open(ctx context.Context) (*runtime, error) {
+	if a.Remote != nil {
+		return a.openRemote(ctx)
+	}
 	db, err := a.openDatabase(ctx)
 	if err != nil {
 		return nil, err
@@ -189,7 +193,11 @@ func (a *App) openDatabase(ctx context.Context) (*pooledDB, error) {
 	if err := postgres.Migrate(ctx, a.migration(d)); err != nil {
 		return nil, err
 	}
-	key := poolKey{d.dsn, d.schema, d.pooled}
+	return a.openPool(ctx, d)
+}
+
+func (a *App) openPool(ctx context.Context, d database) (*pooledDB, error) {
+	key := poolKey{d.dsn, d.schema, d.pooled, a.Remote != nil}
 	opened, _, err := pools.LoadOrNew(key, func() (caddy.Destructor, error) { return openPool(ctx, key, a.logger) })
 	if err != nil {
 		return nil, err
@@ -235,7 +243,9 @@ func openPool(ctx context.Context, key poolKey, logger *zap.Logger) (caddy.Destr
 	d := &pooledDB{key: key, db: db, store: postgres.NewStore(db), sessions: postgres.NewSessionReader(db), upkeep: postgres.NewUpkeep(db), clock: postgres.NewClock(db, nil)}
 	var running context.Context
 	running, d.stop = context.WithCancel(context.WithoutCancel(ctx))
-	d.ended.Go(func() { d.upkeep.Run(running) })
+	if !key.reads {
+		d.ended.Go(func() { d.upkeep.Run(running) })
+	}
 	d.ended.Go(func() { d.clock.Run(running) })
 	return d, nil
 }

@@ -1,6 +1,7 @@
 package caddymodule
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 
@@ -56,6 +57,9 @@ func (p *Protect) provisionIdentityToken(resource string) (err error) {
 	}
 	if s.Header == "" {
 		return fmt.Errorf("identity_token: the header is missing, such as %s", identity.DefaultHeader)
+	}
+	if p.app.Remote != nil {
+		return errors.New("identity_token is signed with the key of the authorization server, which is elsewhere (remote); gate there, or leave it out")
 	}
 	audience := s.Audience
 	if audience == "" {

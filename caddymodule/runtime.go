@@ -172,6 +172,16 @@ func (a *App) Holds(session *validator.Session) bool {
 	return a.runtime != nil && a.runtime.sessions.Holds(session)
 }
 
+// proofsForGates returns nil where there are none: a gate whose authorization server
+// is elsewhere has neither its nonces nor a store of proofs, and refuses tokens that
+// are bound to a key.
+func (a *App) proofsForGates() func() *dpop.Verifier {
+	if a.Remote != nil {
+		return nil
+	}
+	return a.dpopProofs
+}
+
 // dpopProofs checks the proofs of possession that come to the gates. Requests
 // come here after awaitStart.
 func (a *App) dpopProofs() *dpop.Verifier { return a.runtime.proofs }

@@ -1,6 +1,7 @@
 package caddymodule
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -61,6 +62,9 @@ func (s *Server) Provision(ctx caddy.Context) error {
 		return err
 	}
 	s.app = app
+	if app.Remote != nil && !s.Metadata {
+		return atSource(s.Source, "oauth_server", errors.New("the authorization server is elsewhere (remote), and this Caddy only gates: write oauth_server metadata, or remove the line"))
+	}
 	_, err = app.surveyRoutes(ctx)
 	return err
 }
@@ -81,6 +85,10 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhtt
 		if s.app.runtime.server == nil {
 			return nil
 		}
+	}
+	if s.app.Remote != nil {
+		s.app.serveRemoteMetadata(w, r)
+		return nil
 	}
 	if err := s.app.awaitStart(r.Context()); err != nil {
 		// Retry-After, and no 4xx: clients would drop their tokens.

@@ -272,7 +272,7 @@ func place(source string) string {
 
 // checkResources holds that clients can learn about every resource.
 func (a *App) checkResources(survey *routeSurvey) error {
-	if len(survey.gates) > 0 && len(survey.servers) == 0 {
+	if len(survey.gates) > 0 && len(survey.servers) == 0 && a.Remote == nil {
 		a.logger.Warn("there are gates, but no site has oauth_server: clients have nowhere to get a token")
 	}
 	for _, gate := range survey.gates {

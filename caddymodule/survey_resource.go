@@ -33,6 +33,10 @@ func (a *App) collectResources(survey *routeSurvey) {
 			resource.add(&rules[i])
 		}
 	}
+	for _, other := range a.elsewhere {
+		resource := survey.resource(other.Identifier)
+		resource.Scopes = resource.Scopes.Union(other.Scopes)
+	}
 }
 
 // resource returns the resource of this identifier; a new one, if need be.

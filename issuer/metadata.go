@@ -83,7 +83,7 @@ type resourceMetadata struct {
 	AuthorizationServers []string `json:"authorization_servers"`
 	ScopesSupported      []string `json:"scopes_supported,omitempty"`
 	BearerMethods        []string `json:"bearer_methods_supported"`
-	DPoPAlgorithms       []string `json:"dpop_signing_alg_values_supported"`
+	DPoPAlgorithms       []string `json:"dpop_signing_alg_values_supported,omitempty"`
 	Name                 string   `json:"resource_name,omitempty"`
 }
 
@@ -185,29 +185,56 @@ func (s *Server) serveResourceMetadata(w http.ResponseWriter, r *http.Request, o
 		s.writeResource(w, r, ProtectedResource{Identifier: s.appsResource(), Scopes: s.appsScopes()})
 		return
 	}
-	var here []ProtectedResource
-	for _, resource := range s.cfg.Resources() {
-		if oauth.Origin(resource.Identifier) != origin {
-			continue
-		}
-		if oauth.ResourceMetadataURL(resource.Identifier) == origin+path {
-			s.writeResource(w, r, resource)
-			return
-		}
-		here = append(here, resource)
-	}
-	if path == oauth.WellKnownProtectedResource && len(here) == 1 {
-		s.writeResource(w, r, here[0])
+	if resource, ok := resourceAt(s.cfg.Resources(), origin, path); ok {
+		s.writeResource(w, r, resource)
 		return
 	}
 	http.NotFound(w, r)
 }
 
+// resourceAt returns the resource whose metadata are at the path.
+func resourceAt(resources []ProtectedResource, origin, path string) (ProtectedResource, bool) {
+	var here []ProtectedResource
+	for _, resource := range resources {
+		if oauth.Origin(resource.Identifier) != origin {
+			continue
+		}
+		if oauth.ResourceMetadataURL(resource.Identifier) == origin+path {
+			return resource, true
+		}
+		here = append(here, resource)
+	}
+	if path == oauth.WellKnownProtectedResource && len(here) == 1 {
+		return here[0], true
+	}
+	return ProtectedResource{}, false
+}
+
 func (s *Server) writeResource(w http.ResponseWriter, r *http.Request, resource ProtectedResource) {
-	writeDocument(w, r, resourceMetadata{
-		Resource: resource.Identifier, AuthorizationServers: []string{s.cfg.Issuer},
-		ScopesSupported: resource.Scopes, BearerMethods: []string{"header"}, DPoPAlgorithms: dpop.Algorithms, Name: resource.Name,
-	})
+	m := metadataOf(s.cfg.Issuer, resource)
+	m.DPoPAlgorithms = dpop.Algorithms
+	writeDocument(w, r, m)
+}
+
+func metadataOf(issuer string, resource ProtectedResource) resourceMetadata {
+	return resourceMetadata{
+		Resource: resource.Identifier, AuthorizationServers: []string{issuer},
+		ScopesSupported: resource.Scopes, BearerMethods: []string{"header"}, Name: resource.Name,
+	}
+}
+
+// ResourceMetadata answers RFC 9728 metadata for the resources of an origin where
+// the issuer is elsewhere. Proofs of possession are not checked there.
+func ResourceMetadata(issuer string, resources func() []ProtectedResource, origin string) http.Handler {
+	serve := func(w http.ResponseWriter, r *http.Request) {
+		resource, ok := resourceAt(resources(), origin, strings.TrimSuffix(r.URL.Path, "/"))
+		if !ok {
+			http.NotFound(w, r)
+			return
+		}
+		writeDocument(w, r, metadataOf(issuer, resource))
+	}
+	return onlyMethods(withCORS(serve, http.MethodGet), http.MethodGet, http.MethodOptions)
 }
 
 // handleJWKS serves the public keys. RFC 7517 section 5.

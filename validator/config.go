@@ -20,6 +20,14 @@ type KeySource interface {
 	VerificationKey(kid string) (*ecdsa.PublicKey, bool)
 }
 
+// KeyFinder is a KeySource whose keys are kept elsewhere: a kid that is not known
+// here may be known there.
+type KeyFinder interface {
+	// FindKey may wait for an answer. oauth.ErrUnknownKey: there is no such key; any
+	// other error: nobody can say, and the request is answered with 503.
+	FindKey(ctx context.Context, kid string) (*ecdsa.PublicKey, error)
+}
+
 // ErrSessionEnded: the session was revoked, has expired or never was.
 var ErrSessionEnded = errors.New("session ended")
 
@@ -34,6 +42,13 @@ type SessionReader interface {
 	// every request, with sessions of any reader, also of one that a reload
 	// replaced.
 	Holds(*Session) bool
+}
+
+// TokenSessionReader is a SessionReader that is asked by the token, as where it is
+// introspected; ReadSession is then not called. The token's signature and claims
+// were verified before. Its errors are those of ReadSession.
+type TokenSessionReader interface {
+	ReadTokenSession(ctx context.Context, token, resource string) (*Session, error)
 }
 
 // Session is what a live session allows. Once returned it is not changed, but

@@ -26,6 +26,7 @@ type Resource struct {
 	metadataURL string
 	origin      string // of the identifier: where proofs are for
 	grants      grantTable
+	byToken     TokenSessionReader // nil: sessions are read by their ids
 }
 
 // New checks the rules and compiles them. A problem with a rule is a
@@ -77,6 +78,7 @@ func New(cfg Config) (*Resource, error) {
 	if err := table.compileRates(cfg.Resource); err != nil {
 		return nil, err
 	}
+	r.byToken, _ = cfg.Sessions.(TokenSessionReader)
 	if cfg.PassUnmatched {
 		r.folded = foldTable(table)
 	}
@@ -146,6 +148,7 @@ type Decision struct {
 	NextNonce string
 
 	token *verifiedToken // nil: it rests on none
+	shown string         // as it came; set where sessions are read by their tokens
 	tools *toolTable     // the answer may list them; nil: it does not
 }
 
@@ -153,10 +156,11 @@ type Decision struct {
 type Grant struct {
 	rule  *Rule
 	token *verifiedToken
+	shown string // see Decision
 }
 
 // Grant returns what an authenticated decision rests on.
-func (d *Decision) Grant() Grant { return Grant{d.Rule, d.token} }
+func (d *Decision) Grant() Grant { return Grant{d.Rule, d.token, d.shown} }
 
 // Rule returns the rule that decided.
 func (g Grant) Rule() *Rule { return g.rule }
@@ -312,9 +316,9 @@ func foldCase(path string) string { return strings.ToLower(strings.ToUpper(path)
 // authorizeToken decides a request that a rule names by the credentials that it
 // shows.
 func (r *Resource) authorizeToken(req *http.Request, rule *Rule, shown credentials) (Decision, *Refusal) {
-	token, err := r.verifier.verify(shown.token)
+	token, err := r.verifier.verify(req.Context(), shown.token)
 	if err != nil {
-		return Decision{}, invalidToken(err)
+		return Decision{}, refusedToken(err)
 	}
 	var proof *dpop.Proof
 	if shown.dpop || token.boundKey != "" {
@@ -323,11 +327,14 @@ func (r *Resource) authorizeToken(req *http.Request, rule *Rule, shown credentia
 			return Decision{}, refusal
 		}
 	}
-	identity, refusal := r.admit(req.Context(), Grant{rule, token})
+	identity, refusal := r.admit(req.Context(), Grant{rule, token, shown.token})
 	if refusal != nil {
 		return Decision{}, refusal
 	}
 	decision := Decision{Rule: rule, Identity: identity, token: token}
+	if r.byToken != nil {
+		decision.shown = shown.token
+	}
 	if proof != nil {
 		if refusal := r.useProof(req.Context(), proof); refusal != nil {
 			return Decision{}, refusal
@@ -337,10 +344,18 @@ func (r *Resource) authorizeToken(req *http.Request, rule *Rule, shown credentia
 	return decision, nil
 }
 
+// refusedToken is the refusal of a token that was not verified.
+func refusedToken(err error) *Refusal {
+	if errors.Is(err, errKeysUnknown) {
+		return unconfirmed(err)
+	}
+	return invalidToken(err)
+}
+
 // admit decides what a genuine token allows at this moment.
 func (r *Resource) admit(ctx context.Context, g Grant) (Identity, *Refusal) {
 	t := g.token
-	session, refusal := r.sessionOf(ctx, t)
+	session, refusal := r.sessionOf(ctx, g)
 	if refusal != nil {
 		return Identity{}, refusal
 	}
@@ -375,11 +390,12 @@ func (r *Resource) admit(ctx context.Context, g Grant) (Identity, *Refusal) {
 
 // sessionOf returns the session of the token as it stands. What was read for
 // this token before is asked about first.
-func (r *Resource) sessionOf(ctx context.Context, t *verifiedToken) (*Session, *Refusal) {
+func (r *Resource) sessionOf(ctx context.Context, g Grant) (*Session, *Refusal) {
+	t := g.token
 	if session := t.session.Load(); session != nil && r.cfg.Sessions.Holds(session) {
 		return session, nil
 	}
-	session, err := r.cfg.Sessions.ReadSession(ctx, t.sessionID)
+	session, err := r.readSession(ctx, g)
 	switch {
 	case errors.Is(err, ErrSessionEnded):
 		return nil, invalidToken(err)
@@ -393,6 +409,13 @@ func (r *Resource) sessionOf(ctx context.Context, t *verifiedToken) (*Session, *
 		t.session.Store(session)
 	}
 	return session, nil
+}
+
+func (r *Resource) readSession(ctx context.Context, g Grant) (*Session, error) {
+	if r.byToken != nil {
+		return r.byToken.ReadTokenSession(ctx, g.shown, r.cfg.Resource)
+	}
+	return r.cfg.Sessions.ReadSession(ctx, g.token.sessionID)
 }
 
 // Missing returns what held lacks of the rule's requirement; nil: nothing. Of

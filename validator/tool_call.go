@@ -37,8 +37,8 @@ func (r *Resource) authorizeMessages(req *http.Request, rule *Rule) (Decision, e
 	if !rule.isPublic() {
 		shown, refusal := readCredentials(req)
 		if refusal == nil {
-			if _, err := r.verifier.verify(shown.token); err != nil {
-				refusal = invalidToken(err)
+			if _, err := r.verifier.verify(req.Context(), shown.token); err != nil {
+				refusal = refusedToken(err)
 				refusal.dpop = shown.dpop
 			}
 		}

@@ -1,6 +1,7 @@
 package validator
 
 import (
+	"context"
 	"crypto/ecdsa"
 	"crypto/sha256"
 	"errors"
@@ -50,11 +51,13 @@ type verifier struct {
 //
 // What is cheap comes first, so that a flood of bad tokens costs less than good
 // ones; nothing that the token says is used before its signature is verified.
-func (v *verifier) verify(token string) (*verifiedToken, error) {
+func (v *verifier) verify(ctx context.Context, token string) (*verifiedToken, error) {
 	if known, ok := v.cache.get(token); ok {
 		// The bytes are known; the key may have been retired since.
-		if key, ok := v.keys.VerificationKey(known.kid); !ok || key != known.key && !key.Equal(known.key) {
-			return nil, errors.New("unknown kid")
+		if key, err := v.key(ctx, known.kid); err != nil {
+			return nil, err
+		} else if key != known.key && !key.Equal(known.key) {
+			return nil, oauth.ErrUnknownKey
 		}
 		return known, v.check(&known.claims)
 	}
@@ -62,9 +65,9 @@ func (v *verifier) verify(token string) (*verifiedToken, error) {
 	if err != nil {
 		return nil, err
 	}
-	key, ok := v.keys.VerificationKey(compact.kid)
-	if !ok {
-		return nil, errors.New("unknown kid")
+	key, err := v.key(ctx, compact.kid)
+	if err != nil {
+		return nil, err
 	}
 	said, err := readClaims(compact.payload)
 	if err != nil {
@@ -81,6 +84,25 @@ func (v *verifier) verify(token string) (*verifiedToken, error) {
 		return &verifiedToken{claims: said}, nil
 	})
 }
+
+// key returns the key with this kid; oauth.ErrUnknownKey, or errKeysUnknown.
+func (v *verifier) key(ctx context.Context, kid string) (*ecdsa.PublicKey, error) {
+	if key, ok := v.keys.VerificationKey(kid); ok {
+		return key, nil
+	}
+	finder, ok := v.keys.(KeyFinder)
+	if !ok {
+		return nil, oauth.ErrUnknownKey
+	}
+	key, err := finder.FindKey(ctx, kid)
+	if err != nil && !errors.Is(err, oauth.ErrUnknownKey) {
+		err = fmt.Errorf("%w: %w", errKeysUnknown, err)
+	}
+	return key, err
+}
+
+// errKeysUnknown: the keys cannot be had, so that the token is neither good nor bad.
+var errKeysUnknown = errors.New("find the key of the token")
 
 var errBadSignature = errors.New("signature does not verify")
 
