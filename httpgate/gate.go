@@ -113,12 +113,12 @@ func parseRules(cfg *Config) ([]validator.Rule, error) {
 			return nil, err
 		}
 		if len(rule.User) > 0 && cfg.Sessions == nil {
-			return nil, fmt.Errorf("Rules[%d]: %s: introspection tells nothing of users but who they are; give Sessions", i, rule)
+			return nil, fmt.Errorf("rule %d, %s: introspection tells nothing of users but who they are; give Sessions", i, rule)
 		}
 		rules, named = append(rules, rule), named.Union(rule.Scopes)
 	}
 	if len(rules) == 0 {
-		return nil, errors.New("Rules is empty, so nothing would pass")
+		return nil, errors.New("there is no rule, so nothing would pass")
 	}
 	if cfg.Scopes == nil {
 		for _, name := range named {

@@ -140,7 +140,7 @@ func TestMistakesAreErrorsAtTheStart(t *testing.T) {
 		change func(*httpgate.Config)
 		want   string
 	}{
-		"no rules":        {func(c *httpgate.Config) { c.Rules = nil }, "Rules is empty"},
+		"no rules":        {func(c *httpgate.Config) { c.Rules = nil }, "no rule"},
 		"not a rule":      {func(c *httpgate.Config) { c.Rules = []string{"GET /jobs"} }, "Rules[0]"},
 		"unknown method":  {func(c *httpgate.Config) { c.Rules = []string{"GET /a s", "GRAB /b s"} }, "Rules[1]"},
 		"two of a kind":   {func(c *httpgate.Config) { c.Rules = []string{"GET /a s", "GET /a t"} }, "Rules[1]"},
