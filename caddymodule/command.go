@@ -37,7 +37,7 @@ func addOAuthCommands(cmd *cobra.Command) {
 	cmd.PersistentFlags().StringP("config", "c", "", "Configuration file (default: Caddyfile)")
 	cmd.PersistentFlags().StringP("adapter", "a", "", "Name of the config adapter to apply (default: caddyfile)")
 	cmd.AddCommand(userCommand(), migrateCommand(), keyCommand(), explainCommand(), rulesCommand(), diffCommand(), testCommand(), reportCommand(), statusCommand(), openAPICommand())
-	cmd.AddCommand(pagesCommand(), doctorCommand(), clientCommand(), sessionCommand(), registrationCommand(), eventCommand(), tokenCommand(), exportCommand(), importCommand())
+	cmd.AddCommand(pagesCommand(), doctorCommand(), clientCommand(), sessionCommand(), registrationCommand(), eventCommand(), tokenCommand(), exportCommand(), importCommand(), restoredCommand())
 	documentExit(cmd)
 }
 

@@ -1,9 +1,12 @@
 package caddymodule
 
 import (
+	"context"
 	"encoding/json"
 	"strings"
 	"testing"
+
+	"github.com/jackc/pgx/v5"
 
 	"github.com/caddy-scope/caddy-scope/postgres/postgrestest"
 )
@@ -49,5 +52,55 @@ func TestUserDataCommands(t *testing.T) {
 		case !strings.Contains(out, step.want):
 			t.Errorf("%s: printed %q, want %q", step.name, out, step.want)
 		}
+	}
+}
+
+// OPS-16: TestRestoredEndsWhatABackupBroughtBack, after asking, and again without harm.
+func TestRestoredEndsWhatABackupBroughtBack(t *testing.T) {
+	dsn := postgrestest.New(t)
+	config := commandConfig(dsn)
+	before, err := oauthCommand(t, config, "", "key", "list")
+	if err != nil {
+		t.Fatal(err)
+	}
+	sql, err := pgx.Connect(t.Context(), dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer sql.Close(context.Background())
+	if _, err := sql.Exec(t.Context(), `
+		INSERT INTO gpt_clients (client_id) VALUES ('app');
+		INSERT INTO gpt_users (id, email, password_hash) VALUES ('u', 'ada@example.com', 'x');
+		INSERT INTO gpt_sessions (user_id, client_id, expires_at) SELECT 'u', 'app', now() + interval '1 day' FROM generate_series(1, 3);
+		UPDATE gpt_sessions SET revoked_at = now(), revoke_reason = 'before' WHERE ctid = (SELECT min(ctid) FROM gpt_sessions);
+		INSERT INTO gpt_logins (digest, user_id, expires_at) VALUES (sha256('a'), 'u', now() + interval '1 day');
+		INSERT INTO gpt_password_resets (digest, user_id, ends_sessions, removes_factors, expires_at) VALUES (sha256('a'), 'u', false, false, now() + interval '1 day');
+		INSERT INTO gpt_pushed_requests (digest, client_id, parameters, expires_at) VALUES (sha256('a'), 'app', '', now() + interval '1 day');
+		INSERT INTO gpt_device_codes (device_hash, user_code_hash, client_id, resource, scopes, poll_interval, expires_at) VALUES (sha256('a'), sha256('b'), 'app', 'https://api.test', '{}', 5, now() + interval '1 day');
+		INSERT INTO gpt_authorization_codes (code_hash, request_id, client_id, user_id, redirect_uri, resource, auth_time, expires_at)
+			VALUES (sha256('a'), gen_random_uuid(), 'app', 'u', 'https://app.test/cb', 'https://api.test', now(), now() + interval '1 day')`); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := oauthCommand(t, config, "yes\n", "restored"); err == nil || !strings.Contains(err.Error(), "nothing was ended") {
+		t.Errorf("another answer: %v", err)
+	}
+	for _, step := range []struct {
+		stdin string
+		args  []string
+		want  string
+	}{
+		{"end everything\n", []string{"restored"}, "ended 2 sessions, 1 logins, 4 codes and requests\nreplaced the signing key\n"},
+		{"", []string{"restored", "--yes"}, "ended 0 sessions, 0 logins, 0 codes and requests\n"},
+	} {
+		if out, err := oauthCommand(t, config, step.stdin, step.args...); err != nil || !strings.Contains(out, step.want) {
+			t.Errorf("%q: %v %s", step.args, err, out)
+		}
+	}
+	var revoked, users int
+	if err := sql.QueryRow(t.Context(), `SELECT (SELECT count(*) FROM gpt_sessions WHERE revoked_at IS NOT NULL), (SELECT count(*) FROM gpt_users)`).Scan(&revoked, &users); err != nil || revoked != 3 || users != 1 {
+		t.Errorf("%d sessions are revoked, %d users are there: %v", revoked, users, err)
+	}
+	if after, err := oauthCommand(t, config, "", "key", "list"); err != nil || strings.Contains(after, strings.Fields(before)[4]) {
+		t.Errorf("the key of the backup: %v\nbefore %s\nafter %s", err, before, after)
 	}
 }

@@ -33,7 +33,10 @@ type tutorial struct {
 	own *strings.Replacer
 	// line is told each line that a command prints; a person may act on it.
 	line func(string)
-	log  lockedBuffer // of Caddy
+	// caddyfile, unless nil, is given what a block shows of the Caddyfile, in place of
+	// writing it.
+	caddyfile func(string)
+	log       lockedBuffer // of Caddy
 }
 
 type tutorialSection struct {
@@ -93,6 +96,10 @@ func (f *tutorial) do(kind, text string) {
 	f.t.Helper()
 	switch kind {
 	case "caddyfile":
+		if f.caddyfile != nil {
+			f.caddyfile(text)
+			return
+		}
 		// Who signs certificates is all that differs: no public authority is here.
 		writeFile(f.t, filepath.Join(f.machine.dir, "Caddyfile"), strings.Replace(text, "{\n", "{\n\tlocal_certs\n\tskip_install_trust\n", 1))
 	case "sh":
@@ -111,6 +118,9 @@ func (f *tutorial) do(kind, text string) {
 	}
 }
 
+// logLine is what Caddy logs beside the output of a command.
+var logLine = regexp.MustCompile(`(?m)^\{"level":"(info|warn)".*\n`)
+
 // console runs each command and compares what it prints with what is shown.
 func (f *tutorial) console(text string) {
 	f.t.Helper()
@@ -120,6 +130,7 @@ func (f *tutorial) console(text string) {
 		}
 		command, shown, _ := strings.Cut(part, "\n")
 		out, _ := f.shell(command, true) // a command that tells of a refusal exits with an error
+		out = logLine.ReplaceAllString(out+"\n", "")
 		if !shownIn(shown, out) {
 			f.t.Errorf("%s: $ %s\nshows\n%s\nand prints\n%s", f.name, command, shown, out)
 		}

@@ -77,8 +77,8 @@ type stateTable struct {
 // adoptedTokens is a table of adopted databases only.
 const adoptedTokens = "gpt_refresh_tokens"
 
-// stateTables are all tables but gpt_schema_migrations, which comes with the schema, and
-// gpt_revocations, which tells running nodes what has changed: none runs on a
+// stateTables are all tables but gpt_schema_migrations, which comes with the schema,
+// gpt_rates, whose quotas are whole again in a moment, and gpt_revocations, which tells running nodes what has changed: none runs on a
 // schema that is imported into, and that a session has ended is in its row. Each comes
 // after those that it refers to.
 var stateTables = []stateTable{

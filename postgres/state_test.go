@@ -27,6 +27,7 @@ import (
 // notMoved are the tables that a file of state leaves out, and why.
 var notMoved = map[string]string{
 	"gpt_schema_migrations": "comes with the tables",
+	"gpt_rates":             "quotas, which are whole again in a moment",
 	"gpt_revocations":       "tells running nodes, and none runs; by transactions of this server",
 }
 
