@@ -134,7 +134,7 @@ func (c *callback) await(t *testing.T) url.Values {
 	select {
 	case q := <-c.calls:
 		return q
-	case <-time.After(20 * time.Second):
+	case <-time.After(30 * time.Second):
 		t.Fatal("the browser was not sent back to the client")
 		return nil
 	}
