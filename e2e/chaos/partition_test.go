@@ -58,8 +58,8 @@ func TestPartitionedNodeAdmitsNothingItCannotTell(t *testing.T) {
 	var unready, normal time.Duration
 	for _, way := range ways {
 		r.sleep(pick(500*time.Millisecond, 3*time.Second))
-		from := r.load.Now()
 		way.begin(t, lost)
+		from := r.load.Now() // until here it need not have been cut off
 		unready = max(unready, r.until(way.name+": the node says that it is not ready", 15*time.Second, func() bool {
 			return lost.Get(t.Context(), "/oauth/healthz/ready", "").Status == http.StatusServiceUnavailable
 		}))

@@ -23,8 +23,8 @@ func TestPostgresKilledUnderLoad(t *testing.T) {
 	var down, back []window
 	for range rounds(1, 20) {
 		r.sleep(pick(1500*time.Millisecond, 3*time.Second))
-		killed := r.load.Now()
 		r.c.Postgres.Kill(t)
+		killed := r.load.Now() // until here some of its processes could answer
 		r.sleep(pick(3*time.Second, 10*time.Second))
 		down = append(down, window{killed + bound, r.load.Now()})
 		r.c.Postgres.Start(t)

@@ -21,8 +21,8 @@ func TestStoppedPostgresIsAPartition(t *testing.T) {
 	var away []window
 	for range rounds(1, 5) {
 		r.sleep(pick(time.Second, 5*time.Second))
-		from := r.load.Now()
 		r.c.Postgres.Pause()
+		from := r.load.Now() // until here some of its processes could answer
 		unready = max(unready, r.until("no node says that it is ready", 15*time.Second, func() bool { return countReady(r.c) == 0 }))
 		r.sleep(pick(2*time.Second, 30*time.Second))
 		away = append(away, window{from + bound, r.load.Now()})
