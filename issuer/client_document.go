@@ -55,7 +55,13 @@ func (r *registry) documentClient(ctx context.Context, clientID string) (*Client
 	// 3. The host's own word. Whoever comes meanwhile waits for the same answer,
 	// which does not depend on the first one staying.
 	fetched, err, _ := r.flights.Do(clientID, func() (any, error) {
-		return r.fetchDocument(context.WithoutCancel(ctx), clientID)
+		ctx := context.WithoutCancel(ctx)
+		if since, err := r.server.cfg.Store.FindDocument(ctx, clientID); err == nil && !since.Disabled && since.Fresh > 0 {
+			if client, err := r.readDocument(clientID, since.Body); err == nil {
+				return client, nil // an answer ended just before this flight began
+			}
+		}
+		return r.fetchDocument(ctx, clientID)
 	})
 	var throttled *throttledError
 	if err == nil {

@@ -49,6 +49,9 @@ func (k *remoteKeys) at(address string) func(context.Context) (ClientKeys, error
 			return known.keys, nil
 		}
 		fetched, err, _ := k.flights.Do(address, func() (any, error) {
+			if since, ok := k.known.Get(address); ok && since.fetched != known.fetched {
+				return since.keys, nil // another flight ended just before this one began
+			}
 			return k.fetch(context.WithoutCancel(ctx), address)
 		})
 		switch {
