@@ -135,15 +135,15 @@ func TestRevocationHereCutsOffTheNextRequestHere(t *testing.T) {
 			return err
 		},
 		"of a client that was disabled": func(string) error {
-			if _, err := desk.DisableClient(t.Context(), "gpt"); err != nil {
-				return err
-			}
-			_, err := desk.EnableClient(t.Context(), "gpt")
+			_, err := desk.DisableClient(t.Context(), "gpt")
 			return err
 		},
 	} {
 		for range 8 { // without the wait some get through
 			id := uuid.NewString()
+			if _, err := desk.EnableClient(t.Context(), "gpt"); err != nil {
+				t.Fatal(err)
+			}
 			if _, err := db.Exec(t.Context(), `INSERT INTO gpt_sessions (id, user_id, client_id, scopes, granted_scopes, expires_at)
 				VALUES ($1, 'user-1', 'gpt', '{jobs:read,jobs:write}', '{jobs:read,jobs:write}', now() + interval '1 day')`, id); err != nil {
 				t.Fatal(err)
