@@ -231,6 +231,37 @@ func TestCallsOfAToolAreCounted(t *testing.T) {
 	}
 }
 
+// RATE-03: TestRatesAroundToolsBoundTheirCalls: a call is a request under the rule of
+// its path and at its gate, whether or not the tool has a rate of its own, also when
+// several tools are called at once, and when only the tool asks who it is.
+func TestRatesAroundToolsBoundTheirCalls(t *testing.T) {
+	for name, c := range map[string]struct {
+		path  string
+		tools []string
+	}{
+		"path, several tools":              {"POST /mcp authenticated {\nrate 3/h per user\n}", []string{"search_jobs", "whoami"}},
+		"gate, several tools":              {"POST /mcp authenticated\nrate 3/h per user", []string{"search_jobs", "whoami"}},
+		"gate, public path":                {"POST /mcp public\nrate 3/h per user", []string{"search_jobs"}},
+		"gate, public path, several tools": {"POST /mcp public\nrate 3/h per user", []string{"search_jobs", "whoami"}},
+	} {
+		s := newGateScene(t, "oauth_protect {\n"+c.path+"\ntool search_jobs jobs:read\ntool whoami authenticated\n}"+proxied)
+		var calls []string
+		for id, tool := range c.tools {
+			calls = append(calls, fmt.Sprintf(`{"jsonrpc":"2.0","id":%d,"method":"tools/call","params":{"name":"%s"}}`, id, tool))
+		}
+		body := strings.Join(calls, ",")
+		if len(calls) > 1 {
+			body = "[" + body + "]"
+		}
+		for n, want := range []int{http.StatusOK, http.StatusOK, http.StatusOK, http.StatusTooManyRequests} {
+			got := s.raw(fmt.Sprintf("POST /mcp HTTP/1.1\nHost: api.example.com\nConnection: close\nAuthorization: Bearer TOKEN\nContent-Type: application/json\nContent-Length: %d\n\n%s", len(body), body))
+			if got.status != want {
+				t.Errorf("%s: request %d: %d, want %d", name, n+1, got.status, want)
+			}
+		}
+	}
+}
+
 // RATE-09, OBS-01: TestObservedRateRefusesNobody: and is counted for the report.
 func TestObservedRateRefusesNobody(t *testing.T) {
 	startCounting(t)

@@ -103,9 +103,6 @@ func (t *ruleTable) compileRates(resource string) error {
 
 func (r *Rule) compileRates(resource string) (limits []rateLimit, err error) {
 	for _, rate := range r.Rates {
-		if rate.Shared && r.Access == AccessPublic && rate.Per != PerAddress {
-			continue
-		}
 		thing, name := resource+"\x00"+r.String(), rate.String()
 		switch {
 		case rate.Shared:

@@ -103,7 +103,7 @@ func (t *toolTable) operation(tools []string) (rule *Rule, unknown string) {
 		}
 	}
 	if several != nil {
-		rule = &Rule{also: append(several, rule), index: t.path.index}
+		rule = &Rule{also: append(several, rule), index: t.path.index, limits: t.path.limits}
 	}
 	return t.limited(rule, tools), ""
 }
