@@ -59,7 +59,11 @@ func (s *Store) RegisterClient(ctx context.Context, r issuer.ClientRegistration,
 
 // FindRegistration is described at issuer.RegistrationStore.
 func (s *Store) FindRegistration(ctx context.Context, clientID string) (r issuer.ClientRegistration, err error) {
-	err = s.db.read(ctx, "find registration", func(ctx context.Context, conn *pgxpool.Conn) error {
+	const step = "find registration"
+	if !isText(clientID) {
+		return r, wrap(step, issuer.ErrNotFound)
+	}
+	err = s.db.read(ctx, step, func(ctx context.Context, conn *pgxpool.Conn) error {
 		var secret, token []byte
 		err := conn.QueryRow(ctx, s.db.sql(`
 			SELECT c.client_id, c.name, r.metadata, r.secret_hash, r.token_hash, r.issued_at

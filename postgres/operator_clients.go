@@ -46,8 +46,12 @@ func scanOperatorClient(row pgx.Row, more ...any) (c OperatorClient, err error) 
 // It is asked by every request of such a client; concurrent ones share round
 // trips.
 func (s *Store) FindOperatorClient(ctx context.Context, clientID string) (OperatorClient, error) {
+	const step = "find operator client"
+	if !isText(clientID) {
+		return OperatorClient{}, wrap(step, issuer.ErrNotFound)
+	}
 	client, err := s.operatorClients.join(ctx, clientID)
-	return client, wrap("find operator client", err)
+	return client, wrap(step, err)
 }
 
 func (s *Store) findOperatorClients(ctx context.Context, batch []*passenger[string, OperatorClient]) {

@@ -1,7 +1,9 @@
 package postgres
 
 import (
+	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -100,6 +102,11 @@ func parseID(text string) (uuid.UUID, bool) {
 	id, err := uuid.Parse(text)
 	return id, err == nil
 }
+
+// isText reports whether a row can hold the text at all. What comes with a request may
+// be other bytes, for which the server fails the whole statement, and with it
+// everybody who shares the trip.
+func isText(text string) bool { return utf8.ValidString(text) && strings.IndexByte(text, 0) < 0 }
 
 // scopeArray is never NULL.
 func scopeArray(s oauth.ScopeSet) []string {
