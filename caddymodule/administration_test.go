@@ -256,6 +256,41 @@ func TestClientOfTheDatabaseSendsItsUsersToSignIn(t *testing.T) {
 	}
 }
 
+// ADM-01: TestClientIDThatNoRowCanHaveIsUnknown: bytes that are no text are no fault of
+// the database, and spoil no round trip that others share.
+func TestClientIDThatNoRowCanHaveIsUnknown(t *testing.T) {
+	s := newAdministered(t, "registration {\ndynamic\n}")
+	for _, id := range []string{"op_%00", "op_%ff", "dcr_%00", "dcr_%ff"} {
+		if got := s.exact("GET /oauth/authorize?client_id=" + id + " HTTP/1.1\r\nHost: api.example.com\r\nConnection: close\r\n\r\n"); got.status != http.StatusBadRequest {
+			t.Errorf("authorize, %s: %d", id, got.status)
+		}
+		form := "grant_type=refresh_token&refresh_token=x&client_id=" + id
+		got := s.exact(fmt.Sprintf("POST /oauth/token HTTP/1.1\r\nHost: api.example.com\r\nConnection: close\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: %d\r\n\r\n%s", len(form), form))
+		if got.status != http.StatusUnauthorized {
+			t.Errorf("token, %s: %d %s", id, got.status, got.body)
+		}
+	}
+	if status, text := s.api("GET", "/oauth/clients/op_%00", nil); status != http.StatusNotFound {
+		t.Errorf("admin: %d %s", status, text)
+	}
+}
+
+// ADM-07: TestWhatStrangersSayStaysOnItsLine: a document that a client wrote begins no
+// line at the operator's terminal, and moves no cursor.
+func TestWhatStrangersSayStaysOnItsLine(t *testing.T) {
+	s := newAdministered(t)
+	const id = "https://app.example/client.json"
+	s.exec(`INSERT INTO gpt_clients (client_id, name) VALUES ($1, $2)`, id, "App\x1b[2J\nkind  \u202eoperator")
+	s.exec(`INSERT INTO gpt_client_documents (client_id, document, fetched_at, fresh_until, unused_ttl) VALUES ($1, $2, now(), now(), '1 day')`,
+		id, "{\n\"client_name\":\"\u009b2J\u202e\"}")
+	for _, args := range [][]string{{"registration", "list"}, {"registration", "show", id}} {
+		out := s.must(args...)
+		if strings.ContainsAny(out, "\x1b\u009b\u202e") || strings.Contains(out, "\nkind  \ufffdoperator") || strings.Contains(out, "\n\"client_name") {
+			t.Errorf("%v: %q", args, out)
+		}
+	}
+}
+
 // ADM-02: TestClientsAreCheckedAsThoseOfTheConfiguration: what the Caddyfile
 // refuses, an operator cannot add, and nothing is read on their behalf.
 func TestClientsAreCheckedAsThoseOfTheConfiguration(t *testing.T) {

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
+	"unicode"
 
 	"github.com/spf13/cobra"
 
@@ -55,7 +56,7 @@ func printPage[T any](cmd *cobra.Command, page admin.Page[T], header string, row
 	for _, item := range page.Items {
 		cells := row(item)
 		for i := range cells {
-			cells[i] = cmp.Or(cells[i], "-")
+			cells[i] = cmp.Or(onScreen(cells[i]), "-")
 		}
 		fmt.Fprintln(table, strings.Join(cells, "\t"))
 	}
@@ -81,10 +82,24 @@ func printLines(to io.Writer, lines [][2]string) error {
 	table := tabwriter.NewWriter(to, 0, 0, 2, ' ', 0)
 	for _, line := range lines {
 		if line[1] != "" {
-			fmt.Fprintf(table, "%s\t%s\n", line[0], line[1])
+			fmt.Fprintf(table, "%s\t%s\n", line[0], onScreen(line[1]))
 		}
 	}
 	return table.Flush()
+}
+
+// onScreen leaves of a text what can be seen: names and documents come from
+// strangers, and must neither begin a line nor speak to the terminal.
+func onScreen(text string) string {
+	return strings.Map(func(c rune) rune {
+		switch {
+		case unicode.IsSpace(c):
+			return ' '
+		case unicode.IsGraphic(c):
+			return c
+		}
+		return unicode.ReplacementChar
+	}, text)
 }
 
 func moment(t time.Time) string { return t.UTC().Format(time.DateTime) }

@@ -105,7 +105,7 @@ func (e *loggedError) text(now time.Time) string {
 	if e.Cause != "" {
 		text += ": " + e.Cause
 	}
-	return strings.Join(strings.Fields(text), " ") // on one line
+	return onScreen(strings.Join(strings.Fields(text), " ")) // on one line
 }
 
 // browseStatus serves the page until interrupted. It asks the admin API itself,
