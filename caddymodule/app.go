@@ -18,7 +18,6 @@ import (
 	"github.com/caddy-scope/caddy-scope/issuer"
 	"github.com/caddy-scope/caddy-scope/oauth"
 	"github.com/caddy-scope/caddy-scope/openapi"
-	"github.com/caddy-scope/caddy-scope/ratelimit"
 	"github.com/caddy-scope/caddy-scope/validator"
 )
 
@@ -74,7 +73,7 @@ type App struct {
 	logger *zap.Logger
 
 	tokens *validator.TokenCache
-	rates  *ratelimit.Table
+	rates  []issuer.EndpointRate
 
 	gates     []*Protect                   // that were provisioned
 	documents map[string]*openapi.Document // by file

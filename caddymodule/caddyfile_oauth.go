@@ -89,6 +89,10 @@ import (
 //		events        svix|hmac { ... }           # see parseEvents; again for each
 //		login_ttl     <duration>                  # 12h
 //		session_limit <number>                    # no limit
+//		rate_limit    {                           # as often as they like
+//			<endpoint>      <number>/<window> per client|user|address
+//			token [<grant>] <number>/<window> per client|user|address
+//		}
 //		session_check live|strict                 # live
 //		max_staleness <duration>                  # 1s, of session_check live
 //
@@ -131,6 +135,7 @@ func parseGlobalOption(d *caddyfile.Dispenser, existing any) (any, error) {
 		"events":                many(s.parseEvents),
 		"login_ttl":             once(period(&s.LoginTTL)),
 		"session_limit":         once(count(&s.SessionLimit)),
+		"rate_limit":            once(s.parseRateLimit),
 		"session_check":         once(s.parseSessionCheck),
 		"max_staleness":         once(period(&s.MaxStaleness)),
 		"access_token_ttl":      once(period(&s.AccessTokenTTL)),

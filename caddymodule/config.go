@@ -102,6 +102,10 @@ type Settings struct {
 	// SessionLimit is how many live sessions a user may have. Default: no limit.
 	SessionLimit int `json:"session_limit,omitempty"`
 
+	// RateLimits bound how often callers may ask endpoints. Default: as often as they
+	// like, but for what is bounded anyway.
+	RateLimits []EndpointRateSettings `json:"rate_limits,omitempty"`
+
 	// SessionCheck says how the gate learns that a session is alive. "live" reads
 	// it once and then decides from a view in memory that hears of every
 	// revocation; "strict" reads Postgres for every request. Default: "live".

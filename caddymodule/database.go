@@ -15,6 +15,7 @@ import (
 	"github.com/caddy-scope/caddy-scope/dpop"
 	"github.com/caddy-scope/caddy-scope/issuer"
 	"github.com/caddy-scope/caddy-scope/postgres"
+	"github.com/caddy-scope/caddy-scope/ratelimit"
 	"github.com/caddy-scope/caddy-scope/validator"
 )
 
@@ -84,6 +85,7 @@ type pooledDB struct {
 	sessions *postgres.SessionReader
 	upkeep   *postgres.Upkeep
 	clock    *postgres.Clock
+	rates    *ratelimit.Table
 	stop     context.CancelFunc
 	ended    sync.WaitGroup
 }
@@ -172,9 +174,7 @@ func (a *App) open(ctx context.Context) (*runtime, error) {
 		}
 		rt.sessions, rt.store = rt.view, &hearingStore{db.store, rt.view}
 	}
-	if rt.limiter, err = a.openLimiter(ctx, db); err != nil {
-		return nil, err
-	}
+	rt.limiter = ratelimit.NewLimiter(db.rates, a.secrets.RateKey())
 	config, err := a.issuerConfig(rt)
 	if err != nil {
 		return nil, err
@@ -240,13 +240,14 @@ func openPool(ctx context.Context, key poolKey, logger *zap.Logger) (caddy.Destr
 	if err != nil {
 		return nil, err
 	}
-	d := &pooledDB{key: key, db: db, store: postgres.NewStore(db), sessions: postgres.NewSessionReader(db), upkeep: postgres.NewUpkeep(db), clock: postgres.NewClock(db, nil)}
+	d := &pooledDB{key: key, db: db, store: postgres.NewStore(db), sessions: postgres.NewSessionReader(db), upkeep: postgres.NewUpkeep(db), clock: postgres.NewClock(db, nil), rates: ratelimit.NewTable(nil)}
 	var running context.Context
 	running, d.stop = context.WithCancel(context.WithoutCancel(ctx))
 	if !key.reads {
 		d.ended.Go(func() { d.upkeep.Run(running) })
 	}
 	d.ended.Go(func() { d.clock.Run(running) })
+	d.ended.Go(func() { d.rates.Share(running, postgres.NewRates(db).Exchange, logger.Named("rates")) })
 	return d, nil
 }
 

@@ -1,16 +1,13 @@
 package caddymodule
 
 import (
-	"context"
 	"fmt"
 	"net/http"
 
-	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 
-	"github.com/caddy-scope/caddy-scope/postgres"
 	"github.com/caddy-scope/caddy-scope/ratelimit"
 	"github.com/caddy-scope/caddy-scope/validator"
 )
@@ -82,66 +79,6 @@ func (p *Protect) compileRates(own []RateSettings) ([]validator.Rate, error) {
 		}
 	}
 	return rates, nil
-}
-
-// What is counted outlives a reload, as its callers do.
-var (
-	rateTables    = caddy.NewUsagePool() // one, by rateTableKey
-	rateExchanges = caddy.NewUsagePool() // by poolKey
-)
-
-const rateTableKey = "rates"
-
-type sharedRates struct{ *ratelimit.Table }
-
-// Destruct implements caddy.Destructor.
-func (sharedRates) Destruct() error { return nil }
-
-// provisionRates finds what the process has counted.
-func (a *App) provisionRates() error {
-	shared, _, err := rateTables.LoadOrNew(rateTableKey, func() (caddy.Destructor, error) {
-		return sharedRates{ratelimit.NewTable(nil)}, nil
-	})
-	if err != nil {
-		return err
-	}
-	a.onRelease(func() error { _, err := rateTables.Delete(rateTableKey); return err })
-	a.rates = shared.(sharedRates).Table
-	return nil
-}
-
-// rateExchange tells the other nodes what was counted at this one.
-type rateExchange struct {
-	stop  context.CancelFunc
-	ended chan struct{}
-}
-
-// Destruct implements caddy.Destructor.
-func (e *rateExchange) Destruct() error {
-	e.stop()
-	<-e.ended
-	return nil
-}
-
-// openLimiter returns what counts callers, and begins to share it with the other
-// nodes.
-func (a *App) openLimiter(ctx context.Context, db *pooledDB) (*ratelimit.Limiter, error) {
-	limiter := ratelimit.NewLimiter(a.rates, a.secrets.RateKey())
-	_, _, err := rateExchanges.LoadOrNew(db.key, func() (caddy.Destructor, error) {
-		e := &rateExchange{ended: make(chan struct{})}
-		var running context.Context
-		running, e.stop = context.WithCancel(context.WithoutCancel(ctx))
-		go func() {
-			defer close(e.ended)
-			a.rates.Share(running, postgres.NewRates(db.db).Exchange, a.logger.Named("rates"))
-		}()
-		return e, nil
-	})
-	if err != nil {
-		return nil, err
-	}
-	a.onRelease(func() error { _, err := rateExchanges.Delete(db.key); return err })
-	return limiter, nil
 }
 
 // limiter counts the callers of gates; nil: nobody does, offline.

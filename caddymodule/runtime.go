@@ -98,6 +98,8 @@ func (a *App) issuerConfig(rt *runtime) (issuer.Config, error) {
 		LoginTTL:          time.Duration(a.LoginTTL),
 		SessionLimit:      a.SessionLimit,
 		ClientAddress:     clientAddress,
+		Rates:             a.rates,
+		Limiter:           rt.limiter,
 		Ready:             func(ctx context.Context) error { return readiness(ctx, rt) },
 		Logger:            a.logger,
 		Tally:             tally{},

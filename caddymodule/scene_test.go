@@ -122,11 +122,10 @@ func newGateSceneWith(t testing.TB, global, site string, words ...string) *gateS
 	if err != nil {
 		t.Fatal(err)
 	}
-	var rates [32]byte // what other tests count is not this one's
-	_, _ = rand.Read(rates[:])
+	limiter := ratelimit.NewLimiter(ratelimit.NewTableOf(1024, nil), [32]byte{})
 	opened := openRuntime
-	openRuntime = func(a *App, _ context.Context) (*runtime, error) {
-		return &runtime{limiter: ratelimit.NewLimiter(a.rates, rates), keys: keys, verify: heldKeys{s.key}, sessions: s.sessions, ready: func(context.Context) error { return nil }}, nil
+	openRuntime = func(*App, context.Context) (*runtime, error) {
+		return &runtime{limiter: limiter, keys: keys, verify: heldKeys{s.key}, sessions: s.sessions, ready: func(context.Context) error { return nil }}, nil
 	}
 	t.Cleanup(func() { openRuntime = opened })
 	s.load(global, site)

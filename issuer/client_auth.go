@@ -69,6 +69,9 @@ func (s *Server) authenticateClient(r *http.Request, p parameters) (*Client, err
 	if errors.Is(err, errClientAuthentication) {
 		s.clientFailures.Fail(throttleKey)
 	}
+	if err == nil {
+		err = s.count(r.Context(), PerClient, client.ID, "", p["grant_type"])
+	}
 	if err != nil {
 		return nil, err
 	}

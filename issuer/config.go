@@ -10,6 +10,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/caddy-scope/caddy-scope/oauth"
+	"github.com/caddy-scope/caddy-scope/ratelimit"
 )
 
 // Client is an application registered to ask for access.
@@ -188,6 +189,11 @@ type Config struct {
 	Ready func(context.Context) error
 	// Logger; nil: none.
 	Logger *zap.Logger
+	// Rates bound how often callers may ask endpoints. None: as often as they like,
+	// but for what is bounded anyway.
+	Rates []EndpointRate
+	// Limiter counts; nil: one of this server's own.
+	Limiter *ratelimit.Limiter
 	// Tally counts; nil: nobody does.
 	Tally Tally
 	// Now is the clock of the node. nil: time.Now.

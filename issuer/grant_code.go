@@ -54,6 +54,9 @@ func (s *Server) grantCode(ctx context.Context, req tokenRequest) (*tokenRespons
 	if !code.RedeemedAt.IsZero() {
 		return nil, s.replayed(ctx, digest, req)
 	}
+	if err := s.count(ctx, PerUser, code.UserID, "", grantAuthorizationCode); err != nil {
+		return nil, err
+	}
 	// 4. Consume it and make the session, in one statement.
 	session, err := s.cfg.Store.RedeemAuthorizationCode(ctx, digest, s.sessionLifetime(req), req.origin)
 	switch {

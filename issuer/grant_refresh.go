@@ -32,13 +32,16 @@ func (s *Server) grantRefresh(ctx context.Context, req tokenRequest) (*tokenResp
 		return nil, err
 	}
 	rotation := s.rotationOf(token, req)
-	if session == nil && (len(asked) > 0 || len(req.resources) > 0) {
+	if session == nil && (len(asked) > 0 || len(req.resources) > 0 || s.countsUsers(grantRefreshToken)) {
 		if session, err = s.findSession(ctx, token.SessionID, req); err != nil {
 			return nil, err
 		}
 	}
 	if session != nil {
 		if rotation.Resource, err = s.checkRefresh(session, asked, req); err != nil {
+			return nil, err
+		}
+		if err := s.count(ctx, PerUser, session.UserID, "", grantRefreshToken); err != nil {
 			return nil, err
 		}
 	}

@@ -122,7 +122,7 @@ func (s *Server) newIdentityProvider(with IdentityProvider) (*identityProvider, 
 		fetcher: p.fetcher, now: s.cfg.Now, known: known,
 		reserve: func(context.Context, string) error {
 			if ok, retryAfter := fetches.Reserve(""); !ok {
-				return &throttledError{retryAfter}
+				return &throttledError{retryAfter: retryAfter}
 			}
 			return nil
 		},

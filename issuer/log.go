@@ -8,6 +8,8 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/caddy-scope/caddy-scope/ratelimit"
+
 	"context"
 )
 
@@ -20,6 +22,10 @@ type visit struct {
 	// request's.
 	requestID string
 	uiLocales string // of the authorization request that it belongs to; see speak
+
+	limits []endpointLimit   // of its endpoint
+	states []ratelimit.State // of those that were counted
+	header http.Header       // of its answer
 }
 
 func withVisit(r *http.Request) *http.Request {

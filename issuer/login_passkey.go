@@ -57,7 +57,7 @@ func (s *Server) handlePasskeyLogin(w http.ResponseWriter, r *http.Request) {
 		if ok, wait := s.password.perAddress.Reserve(address.String()); !ok {
 			s.audit(r, "sign-in refused: too many failures")
 			s.cfg.Tally.SignedIn(PasskeyMethod, outcomeThrottled)
-			s.showThrottled(w, r, req, client, signIn{Request: form.Get("request")}, &throttledError{wait})
+			s.showThrottled(w, r, req, client, signIn{Request: form.Get("request")}, &throttledError{retryAfter: wait})
 			return
 		}
 	}

@@ -39,7 +39,11 @@ func newPasswordLogin(now func() time.Time) *passwordLogin {
 }
 
 // throttledError: too many failures; come again after.
-type throttledError struct{ retryAfter time.Duration }
+type throttledError struct {
+	retryAfter time.Duration
+	rate       bool   // not of failures: of an EndpointRate
+	grant      string // that it was about; empty: of all
+}
 
 func (e *throttledError) Error() string {
 	return fmt.Sprintf("too many failed sign-ins; again in %s", e.retryAfter.Round(time.Second))
@@ -57,7 +61,7 @@ func (s *Server) authenticate(r *http.Request, email, password string) (User, er
 	account := throttleKey(address, email)
 	if ok, wait := s.reserveLogin(account, address); !ok {
 		s.audit(r, "sign-in refused: too many failures")
-		return User{}, &throttledError{wait}
+		return User{}, &throttledError{retryAfter: wait}
 	}
 
 	// 2. Look at the password, of nobody if there is no such account.

@@ -60,7 +60,7 @@ func TestTokenIsBoundToTheKeyOfTheProof(t *testing.T) {
 		first := scene.PostForm("/oauth/token", form, issuertest.Header("DPoP", key.Proof("POST", scene.URL+"/oauth/token")))
 		wantOAuthError(t, first, 400, "use_dpop_nonce")
 		nonce := first.Header.Get("DPoP-Nonce")
-		if !slices.Contains(first.Header.Values("Access-Control-Expose-Headers"), "WWW-Authenticate, DPoP-Nonce, Retry-After") {
+		if !slices.Contains(first.Header.Values("Access-Control-Expose-Headers"), "WWW-Authenticate, DPoP-Nonce, Retry-After, RateLimit, RateLimit-Policy") {
 			t.Errorf("%v", first.Header)
 		}
 		r := scene.PostForm("/oauth/token", form, issuertest.Header("DPoP", key.Proof("POST", scene.URL+"/oauth/token", dpoptest.Nonce(nonce))))

@@ -230,7 +230,7 @@ func (s *Server) checkSecondFactor(r *http.Request, userID, code string) error {
 	key := throttleKey(address, "code\x00"+userID)
 	if ok, wait := s.reserveLogin(key, address); !ok {
 		s.audit(r, "sign-in refused: too many failures", zap.String("user_id", userID))
-		return &throttledError{wait}
+		return &throttledError{retryAfter: wait}
 	}
 	// 2. What it is.
 	code = strings.ToUpper(strings.NewReplacer(" ", "", "-", "").Replace(code))

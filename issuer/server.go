@@ -14,6 +14,7 @@ import (
 
 	"github.com/caddy-scope/caddy-scope/dpop"
 	"github.com/caddy-scope/caddy-scope/oauth"
+	"github.com/caddy-scope/caddy-scope/ratelimit"
 )
 
 // Server is the authorization server.
@@ -31,6 +32,10 @@ type Server struct {
 	registrations, wrongTokens             *throttle // by network
 
 	forgotten *forgottenPasswords
+
+	limiter    *ratelimit.Limiter
+	limits     map[string][]endpointLimit // by path
+	deadGrants *ratelimit.Limit
 
 	registry *registry // also cfg.Clients
 
@@ -114,6 +119,9 @@ func New(cfg Config) (*Server, error) {
 	if err := s.openIdentityProviders(); err != nil {
 		return nil, fmt.Errorf("issuer: %w", err)
 	}
+	if err := s.openRates(); err != nil {
+		return nil, fmt.Errorf("issuer: %w", err)
+	}
 	s.mux = s.routes()
 	return s, nil
 }
@@ -162,7 +170,7 @@ func (s *Server) routes() *http.ServeMux {
 	mux := http.NewServeMux()
 	get, post := http.MethodGet, http.MethodPost
 	handle := func(path string, handler http.HandlerFunc, methods ...string) {
-		mux.HandleFunc(path, onlyMethods(handler, methods...))
+		mux.HandleFunc(path, onlyMethods(s.limited(path, handler), methods...))
 	}
 	handle("/oauth/authorize", s.handleAuthorize, get, post)
 	handle("/oauth/login", s.handleLogin, post)

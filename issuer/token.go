@@ -68,9 +68,20 @@ func (s *Server) handleToken(w http.ResponseWriter, r *http.Request) {
 		s.writeError(w, r, err)
 		return
 	}
+	if grant := params["grant_type"]; grant != "" { // "" was counted
+		if err := s.count(r.Context(), PerAddress, s.addressKey(r), grant); err != nil {
+			s.writeError(w, r, err)
+			return
+		}
+	}
 	// 2. Who says it.
 	client, err := s.authenticateClient(r, params)
 	if err != nil {
+		s.writeError(w, r, err)
+		return
+	}
+	presented := presentedGrant(client, params)
+	if err := s.checkDeadGrant(presented); err != nil {
 		s.writeError(w, r, err)
 		return
 	}
@@ -104,6 +115,7 @@ func (s *Server) handleToken(w http.ResponseWriter, r *http.Request) {
 		response, err = s.grantIdentityAssertion(r, req)
 	}
 	s.tallyGrant(params["grant_type"], err)
+	s.noteDeadGrant(presented, err)
 	if err != nil {
 		s.writeError(w, r, err)
 		return
@@ -121,7 +133,7 @@ func (s *Server) writeError(w http.ResponseWriter, r *http.Request, err error) {
 	var throttled *throttledError
 	switch {
 	case errors.As(err, &throttled):
-		e = &oauth.Error{Status: http.StatusTooManyRequests, Code: oauth.CodeTemporarilyUnavailable, Description: "Too many failed attempts. Try again later."}
+		e = tooMany(throttled)
 		w.Header().Set("Retry-After", strconv.Itoa(ceilSeconds(throttled.retryAfter)))
 	case !errors.As(err, &e):
 		e = oauth.TemporarilyUnavailable()
@@ -134,6 +146,18 @@ func (s *Server) writeError(w http.ResponseWriter, r *http.Request, err error) {
 	s.audit(r, "request refused: "+e.Code)
 	s.tallyRefusal(r, reasonOf(err))
 	writeJSON(w, e.HTTPStatus(), map[string]string{"error": e.Code, "error_description": e.Description})
+}
+
+// tooMany is what the client hears. A device that polls knows slow_down, and takes
+// what it does not know for the end. RFC 8628 section 3.5.
+func tooMany(t *throttledError) *oauth.Error {
+	switch {
+	case t.rate && t.grant == grantDeviceCode:
+		return errSlowDown
+	case t.rate:
+		return &oauth.Error{Status: http.StatusTooManyRequests, Code: oauth.CodeTemporarilyUnavailable, Description: "Too many requests. Retry-After says in how many seconds the next one passes."}
+	}
+	return &oauth.Error{Status: http.StatusTooManyRequests, Code: oauth.CodeTemporarilyUnavailable, Description: "Too many failed attempts. Try again later."}
 }
 
 // writeJSON writes an answer that nobody may keep. RFC 6749 section 5.1.

@@ -45,6 +45,16 @@ func (l *Limiter) Take(uses []Use, states []State) []State {
 	return states[:len(uses)]
 }
 
+// TakeOne takes a unit of one limit.
+func (l *Limiter) TakeOne(limit *Limit, caller string) State {
+	return l.table.Take(l.Key(limit, caller), limit)
+}
+
+// Peek returns how the caller stands, and takes nothing.
+func (l *Limiter) Peek(limit *Limit, caller string) State {
+	return l.table.Peek(l.Key(limit, caller), limit)
+}
+
 // Network is what callers are counted by: an IPv4 address, or the /64 that an IPv6
 // one is in, as a subscriber has no less.
 func Network(address netip.Addr) netip.Prefix {

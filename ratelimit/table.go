@@ -2,6 +2,7 @@ package ratelimit
 
 import (
 	"encoding/binary"
+	"math/bits"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -53,13 +54,16 @@ type slot struct {
 }
 
 // NewTable returns an empty table. now is its clock; nil: time.Now.
-func NewTable(now func() time.Time) *Table {
+func NewTable(now func() time.Time) *Table { return NewTableOf(Capacity, now) }
+
+// NewTableOf returns a table that holds so many keys, rounded up to a power of two.
+func NewTableOf(keys int, now func() time.Time) *Table {
 	if now == nil {
 		now = time.Now
 	}
 	// Clocks are set; what time.Now has measured since epoch is not. The epoch is
 	// before every instant, so that zero has passed.
-	return &Table{now: now, epoch: now().Add(-time.Second), places: make([]place, places), wake: make(chan struct{}, 1)}
+	return &Table{now: now, epoch: now().Add(-time.Second), places: make([]place, 1<<bits.Len(uint(max(keys, 1)-1)/perPlace)), wake: make(chan struct{}, 1)}
 }
 
 // State is how a key stands under a limit.
@@ -78,7 +82,7 @@ type State struct {
 func (t *Table) time() int64 { return int64(t.now().Sub(t.epoch)) }
 
 func (t *Table) placeOf(key Key) *place {
-	return &t.places[binary.LittleEndian.Uint64(key[:8])%places]
+	return &t.places[binary.LittleEndian.Uint64(key[:8])%uint64(len(t.places))]
 }
 
 // Take takes one unit of the key's quota, if there is one.
@@ -105,6 +109,20 @@ func (t *Table) Take(key Key, l *Limit) State {
 			s.loud = now + int64(l.Window)
 		}
 	}
+	state.Remaining, state.Wait = l.standing(spent)
+	return state
+}
+
+// Peek returns how the key stands; Allowed: it has a unit left. It takes none.
+func (t *Table) Peek(key Key, l *Limit) State {
+	p := t.placeOf(key)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	spent := int64(0)
+	if s := p.find(key); s != nil {
+		spent = max(s.whole-t.time(), 0)
+	}
+	state := State{Limit: l, Allowed: spent+l.interval <= l.capacity}
 	state.Remaining, state.Wait = l.standing(spent)
 	return state
 }
