@@ -3,6 +3,7 @@ package caddymodule
 import (
 	"fmt"
 	"net/http"
+	"sync"
 
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"go.uber.org/zap"
@@ -80,6 +81,9 @@ func (p *Protect) compileRates(own []RateSettings) ([]validator.Rate, error) {
 	}
 	return rates, nil
 }
+
+// localRates is what a process without a database has counted.
+var localRates = sync.OnceValue(func() *ratelimit.Table { return ratelimit.NewTable(nil) })
 
 // limiter counts the callers of gates; nil: nobody does, offline.
 func (a *App) limiter() *ratelimit.Limiter {

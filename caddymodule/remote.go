@@ -208,7 +208,7 @@ func (a *App) openRemote(ctx context.Context) (*runtime, error) {
 	case err != nil:
 		a.logger.Warn("the authorization server cannot be reached; requests are answered with 503 until it can", zap.String("issuer", a.issuer), zap.Error(err))
 	}
-	rt := &runtime{verify: server, sessions: server, ready: server.Check, limiter: ratelimit.NewLimiter(a.rates, localRateKey())}
+	rt := &runtime{verify: server, sessions: server, ready: server.Check, limiter: ratelimit.NewLimiter(localRates(), localRateKey())}
 	if a.Postgres == nil {
 		return rt, nil
 	}
