@@ -56,6 +56,7 @@ func serveAdministration(w http.ResponseWriter, r *http.Request) error {
 	}
 	desk := app.administration(app.runtime)
 	desk.Steps = admin.Patience
+	desk.Tell = func(what string, data ...any) { app.caddyEvents.tell(eventPrefix+what, data...) }
 	return desk.ServeHTTP(w, r)
 }
 

@@ -68,6 +68,7 @@ type App struct {
 	keys         []*ecdsa.PrivateKey
 	logins       []LoginMethod
 	eventSources []issuer.EventSource
+	caddyEvents  *caddyEvents
 
 	ctx    caddy.Context
 	logger *zap.Logger
@@ -104,6 +105,9 @@ func (*App) CaddyModule() caddy.ModuleInfo {
 func (a *App) Provision(ctx caddy.Context) error {
 	a.ctx, a.logger, a.started = ctx, lastErrors.watch(ctx.Logger()), make(chan struct{})
 	if err := registerMetrics(ctx); err != nil {
+		return err
+	}
+	if err := a.provisionCaddyEvents(); err != nil {
 		return err
 	}
 	if a.Remote != nil {

@@ -167,7 +167,7 @@ func (nodeMetrics) Collect(metrics chan<- prometheus.Metric) {
 }
 
 // collectors tell everything that is counted.
-var collectors = []prometheus.Collector{decisionMetrics{}, grantCount, refusalCount, signInCount, nodeMetrics{}}
+var collectors = []prometheus.Collector{decisionMetrics{}, grantCount, refusalCount, signInCount, droppedEvents, nodeMetrics{}}
 
 // registerMetrics puts the collectors into the registry, which is a fresh one for
 // each configuration; the numbers go on.

@@ -55,6 +55,7 @@ func (a *App) Start() error {
 	a.runtime = rt
 	a.documents = nil // large, and read for good
 	running.Store(a)
+	go a.caddyEvents.run(ctx, rt)
 	return nil
 }
 
@@ -86,7 +87,7 @@ func (a *App) issuerConfig(rt *runtime) (issuer.Config, error) {
 		Events:            a.eventSources,
 		OpenID:            a.OpenID,
 		IdentityProviders: a.identityProviders,
-		Store:             rt.store,
+		Store:             &tellingStore{rt.store, a.caddyEvents},
 		Keys:              rt.keys,
 		Secrets:           a.secrets,
 		Grants:            a.grants(),
@@ -102,7 +103,7 @@ func (a *App) issuerConfig(rt *runtime) (issuer.Config, error) {
 		Limiter:           rt.limiter,
 		Ready:             func(ctx context.Context) error { return readiness(ctx, rt) },
 		Logger:            a.logger,
-		Tally:             tally{},
+		Tally:             tellingTally{events: a.caddyEvents},
 	}
 	if rt.clock != nil {
 		config.Tokens = rt.clock

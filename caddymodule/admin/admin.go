@@ -29,6 +29,10 @@ type Admin struct {
 	// Steps bounds the transactions of one call about sessions and events; the
 	// answer says where to go on. Zero: no bound.
 	Steps int
+	// Tell is told what a call has done, with names and values that say about whom:
+	// session_revoked, sessions_revoked, client_disabled, client_enabled,
+	// client_removed, client_secret_rotated. It does not wait. nil: nobody.
+	Tell func(what string, data ...any)
 	// Progress is told how many sessions a call has dealt with so far; nil: nobody.
 	Progress func(n int)
 }
@@ -70,6 +74,12 @@ func orMissing(err error, format string, args ...any) error {
 func (a *Admin) progress(n int) {
 	if a.Progress != nil {
 		a.Progress(n)
+	}
+}
+
+func (a *Admin) tell(what string, data ...any) {
+	if a.Tell != nil {
+		a.Tell(what, data...)
 	}
 }
 

@@ -261,6 +261,7 @@ func (a *Admin) RotateSecret(ctx context.Context, id string, overlap time.Durati
 	if err := a.Store.RotateOperatorSecret(ctx, id, issuer.HashClientSecret(secret), overlap); err != nil {
 		return Client{}, orMissing(err, "the client %q is not there any more", id)
 	}
+	a.tell("client_secret_rotated", "client_id", id, "overlap", overlap.String())
 	client, err := a.Client(ctx, id)
 	client.Secret = secret
 	return client, err
@@ -293,12 +294,19 @@ func (a *Admin) DisableClient(ctx context.Context, id string) (s Switched, err e
 	if s.Sessions, _, err = a.endSessions(ctx, filter, reasonClientEnded, postgres.Position{}, 0); err != nil {
 		return s, err
 	}
-	return s, orMissing(a.Store.DisableClient(ctx, id), "no client %q is known to the database; one of the configuration is from the server's first start with it", id)
+	if err := a.Store.DisableClient(ctx, id); err != nil {
+		return s, orMissing(err, "no client %q is known to the database; one of the configuration is from the server's first start with it", id)
+	}
+	a.tell("client_disabled", "client_id", id, "sessions", s.Sessions)
+	return s, nil
 }
 
 // EnableClient undoes DisableClient; no session comes back.
 func (a *Admin) EnableClient(ctx context.Context, id string) (Switched, error) {
 	err := a.Store.EnableClient(ctx, id)
+	if err == nil {
+		a.tell("client_enabled", "client_id", id)
+	}
 	return Switched{ID: id, State: "enabled"}, orMissing(err, "no client %q is known to the database", id)
 }
 
@@ -325,5 +333,9 @@ func (a *Admin) remove(ctx context.Context, id string) (s Switched, err error) {
 			return s, err
 		}
 	}
-	return s, orMissing(a.Store.RemoveClient(ctx, id), "the client %q is not there any more", id)
+	if err := a.Store.RemoveClient(ctx, id); err != nil {
+		return s, orMissing(err, "the client %q is not there any more", id)
+	}
+	a.tell("client_removed", "client_id", id)
+	return s, nil
 }

@@ -212,6 +212,9 @@ func (a *Admin) RevokeSessions(ctx context.Context, query SessionQuery, everythi
 	} else {
 		defer a.hear(ctx)
 		ended.Sessions, next, err = a.endSessions(ctx, filter, reasonOperator, from, a.Steps)
+		if ended.Sessions > 0 {
+			a.tell("sessions_revoked", "sessions", ended.Sessions, "user_id", filter.UserID, "client_id", filter.ClientID, "reason", reasonOperator)
+		}
 	}
 	if next != (postgres.Position{}) {
 		ended.Next = timeCursor(next)
@@ -268,5 +271,6 @@ func (a *Admin) RevokeSession(ctx context.Context, id string) (Ended, error) {
 	if err != nil {
 		return Ended{}, orMissing(err, "no live session has the id %q; whether it has ended: session show", id)
 	}
+	a.tell("session_revoked", "session_id", id, "reason", reasonOperator)
 	return Ended{Sessions: 1}, nil
 }
