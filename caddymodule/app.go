@@ -69,6 +69,7 @@ type App struct {
 	logins       []LoginMethod
 	eventSources []issuer.EventSource
 	caddyEvents  *caddyEvents
+	webhooks     []*issuer.Webhook
 
 	ctx    caddy.Context
 	logger *zap.Logger
@@ -115,7 +116,7 @@ func (a *App) Provision(ctx caddy.Context) error {
 	}
 	for _, step := range []func() error{
 		a.provisionIssuer, a.provisionScopes, a.provisionResources, a.provisionLook, a.provisionClients, a.provisionGrants, a.provisionPolicies, a.provisionRegistration, a.provisionLifetimes,
-		a.provisionPostgres, a.provisionSecrets, a.provisionSigningKeys, a.provisionLogins, a.provisionEvents, a.provisionIdentityProviders, a.provisionTokens, a.provisionRates,
+		a.provisionPostgres, a.provisionSecrets, a.provisionSigningKeys, a.provisionLogins, a.provisionEvents, a.provisionEventsWebhooks, a.provisionIdentityProviders, a.provisionTokens, a.provisionRates,
 	} {
 		if err := step(); err != nil {
 			return err

@@ -87,6 +87,10 @@ import (
 //		}
 //		login         <method> [<arguments...>]   # password, oidc, jwt, forward; again for each
 //		events        svix|hmac { ... }           # see parseEvents; again for each
+//		events_webhook <url> {                    # again for each
+//			secret <secret>                       # again while it is being replaced
+//			types  <type...>                      # all
+//		}
 //		login_ttl     <duration>                  # 12h
 //		session_limit <number>                    # no limit
 //		rate_limit    {                           # as often as they like
@@ -133,6 +137,7 @@ func parseGlobalOption(d *caddyfile.Dispenser, existing any) (any, error) {
 		"identity_provider":     many(s.parseIdentityProvider),
 		"login":                 many(s.parseLogin),
 		"events":                many(s.parseEvents),
+		"events_webhook":        many(s.parseEventsWebhook),
 		"login_ttl":             once(period(&s.LoginTTL)),
 		"session_limit":         once(count(&s.SessionLimit)),
 		"rate_limit":            once(s.parseRateLimit),

@@ -99,6 +99,9 @@ type Settings struct {
 	// nobody.
 	Events []EventSettings `json:"events,omitempty"`
 
+	// EventsWebhooks are who is sent the audit trail. Default: nobody.
+	EventsWebhooks []EventsWebhookSettings `json:"events_webhooks,omitempty"`
+
 	// SessionLimit is how many live sessions a user may have. Default: no limit.
 	SessionLimit int `json:"session_limit,omitempty"`
 

@@ -179,8 +179,11 @@ func (a *App) open(ctx context.Context) (*runtime, error) {
 	if err != nil {
 		return nil, err
 	}
-	rt.server, err = issuer.New(config)
-	return rt, err
+	if rt.server, err = issuer.New(config); err != nil {
+		return nil, err
+	}
+	rt.senders = a.sendEvents(ctx, db)
+	return rt, nil
 }
 
 // openDatabase starts the embedded server if it is ours to start, brings the

@@ -2,6 +2,7 @@ package caddymodule
 
 import (
 	"errors"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/prometheus/client_golang/prometheus"
@@ -125,6 +126,14 @@ var allNodeMetrics = []nodeMetric{
 	ofUpkeep(prometheus.CounterValue, "failures_total", "Passes, and writes of what sessions did, that failed.",
 		func(s *postgres.UpkeepState) (float64, bool) { return float64(s.Failures), true }),
 
+	gauge("events_lag_seconds", "For how long the oldest event waits that a webhook has not taken; of the webhook that is furthest behind.", func(n *nodeState) (float64, bool) {
+		var lag time.Duration
+		for _, sender := range n.runtime.senders {
+			lag = max(lag, sender.Lag())
+		}
+		return lag.Seconds(), len(n.runtime.senders) > 0
+	}),
+
 	gauge("clock_skew_seconds", "How far this node's clock is ahead of the database's.", func(n *nodeState) (float64, bool) {
 		if n.runtime.clock == nil {
 			return 0, false
@@ -167,7 +176,7 @@ func (nodeMetrics) Collect(metrics chan<- prometheus.Metric) {
 }
 
 // collectors tell everything that is counted.
-var collectors = []prometheus.Collector{decisionMetrics{}, grantCount, refusalCount, signInCount, droppedEvents, nodeMetrics{}}
+var collectors = []prometheus.Collector{decisionMetrics{}, grantCount, refusalCount, signInCount, droppedEvents, eventsDelivered, eventsFailed, nodeMetrics{}}
 
 // registerMetrics puts the collectors into the registry, which is a fresh one for
 // each configuration; the numbers go on.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"slices"
 	"strings"
@@ -83,6 +84,9 @@ func monitoredScene(t *testing.T) (*gateScene, *postgrestest.Wire) {
 	s := prepareGateScene(t)
 	wire, dsn := postgrestest.NewWire(t, postgrestest.New(t))
 	s.dsn, s.real = dsn, true
+	receiver := httptest.NewServer(http.NotFoundHandler())
+	t.Cleanup(receiver.Close)
+	s.words = "events_webhook " + receiver.URL + " {\nsecret whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=\n}"
 	s.load("", "route {\noauth_server\noauth_protect {\nGET /jobs jobs:read\nGET /health public\nobserve GET /new jobs:read\n}\nreverse_proxy UPSTREAM\n}")
 	if err := running.Load().runtime.upkeep.Clean(t.Context()); err != nil {
 		t.Fatal(err)

@@ -37,6 +37,7 @@ type runtime struct {
 	pool     *postgres.DB    // nil, and upkeep too: there is no database
 	upkeep   *postgres.Upkeep
 	limiter  *ratelimit.Limiter
+	senders  []*issuer.WebhookSender
 }
 
 // openRuntime is App.open; tests of the gate alone put their own sessions here.

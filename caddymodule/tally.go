@@ -21,6 +21,14 @@ var (
 		Name: "caddy_oauth_sign_ins_total",
 		Help: "Attempts to sign in by method and outcome.",
 	}, []string{"method", "outcome"})
+	eventsDelivered = prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "caddy_oauth_events_delivered_total",
+		Help: "Events that webhooks took from this node.",
+	})
+	eventsFailed = prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "caddy_oauth_events_failures_total",
+		Help: "Attempts of this node to deliver an event that a webhook did not take.",
+	})
 )
 
 // tally implements issuer.Tally, which says what the values may be.
@@ -37,6 +45,10 @@ func (tally) Refused(endpoint, reason string) {
 func (tally) SignedIn(method, outcome string) {
 	signInCount.WithLabelValues(method, outcome).Inc()
 }
+
+// EventDelivered and EventFailed implement issuer.WebhookTally.
+func (tally) EventDelivered() { eventsDelivered.Inc() }
+func (tally) EventFailed()    { eventsFailed.Inc() }
 
 // startAtZero shows what an alert asks about before it comes for the first time,
 // so that its first increase is seen.

@@ -6,6 +6,8 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+
+	"github.com/caddy-scope/caddy-scope/issuer"
 )
 
 // EventFilter is a condition of events; the zero value: all.
@@ -15,31 +17,22 @@ type EventFilter struct {
 	Since                  time.Time // zero: ever
 }
 
-// EventRecord is one row of the audit trail.
-type EventRecord struct {
-	ID, Type, UserID, ClientID, SessionID, RequestID, Address string
-	At                                                        time.Time
-	Metadata                                                  []byte // a JSON object
-}
-
 // ListEvents returns events that match, newest first: those after the position,
 // at most limit, which may be none although there are more. more: the list goes
 // on at next.
-func (s *Store) ListEvents(ctx context.Context, filter EventFilter, from Position, limit int) (events []EventRecord, next Position, more bool, err error) {
+func (s *Store) ListEvents(ctx context.Context, filter EventFilter, from Position, limit int) (events []issuer.AuditEvent, next Position, more bool, err error) {
 	err = s.db.read(ctx, "list events", inOrder(oneSnapshot, func(ctx context.Context, tx pgx.Tx) error {
 		var a args
 		var end scanEnd
 		with := `WITH ` + filter.sql(from, limit, &a)
 		rows, err := tx.Query(ctx, s.db.sql(with+`
-			SELECT e.id::text, e.event_type, coalesce(e.user_id, ''), coalesce(e.client_id, ''), coalesce(e.session_id::text, ''), coalesce(e.request_id, ''),
-				coalesce(e.ip_address, ''), e.created_at, coalesce(e.metadata, '{}')
+			SELECT `+auditEventSQL+`
 			FROM found JOIN {s}.gpt_oauth_events e USING (id) ORDER BY e.created_at DESC, e.id DESC`), a...)
 		if err != nil {
 			return err
 		}
-		events, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (e EventRecord, err error) {
-			err = row.Scan(&e.ID, &e.Type, &e.UserID, &e.ClientID, &e.SessionID, &e.RequestID, &e.Address, &e.At, &e.Metadata)
-			return e, err
+		events, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (e issuer.AuditEvent, err error) {
+			return e, row.Scan(auditEvent(&e)...)
 		})
 		if err != nil {
 			return err
@@ -54,6 +47,14 @@ func (s *Store) ListEvents(ctx context.Context, filter EventFilter, from Positio
 		return nil
 	}))
 	return events, next, more, err
+}
+
+// auditEventSQL are the columns of gpt_oauth_events e that auditEvent takes.
+const auditEventSQL = `e.id::text, e.event_type, coalesce(e.user_id, ''), coalesce(e.client_id, ''), coalesce(e.session_id::text, ''), coalesce(e.request_id, ''),
+	coalesce(e.ip_address, ''), e.created_at, coalesce(e.metadata, '{}')`
+
+func auditEvent(e *issuer.AuditEvent) []any {
+	return []any{&e.ID, &e.Type, &e.UserID, &e.ClientID, &e.SessionID, &e.RequestID, &e.Address, &e.At, &e.Metadata}
 }
 
 // sql is as that of SessionFilter. What no index has is looked for among

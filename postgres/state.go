@@ -108,7 +108,9 @@ var stateTables = []stateTable{
 	{name: "gpt_client_approvals"},
 	{name: "gpt_dpop_proofs"},
 	{name: "gpt_used_once"},
-	{name: "gpt_oauth_events"},
+	{name: "gpt_oauth_events", not: []string{"xact"}},
+	// What had not gone to a webhook goes from the new server, by seen_at.
+	{name: "gpt_event_cursors", not: []string{"place", "xact"}},
 }
 
 // stateConn is a connection to one schema. It is not of the pool: it may belong to

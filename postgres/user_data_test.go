@@ -32,6 +32,7 @@ var impersonal = map[string]string{
 	"gpt_used_once":            "digests, gone in an hour at most",
 	"gpt_rates":                "digests under a key that is not there, gone within a day and minutes",
 	"gpt_signing_keys":         "keys",
+	"gpt_event_cursors":        "places in the audit trail",
 	"gpt_schema_migrations":    "versions",
 }
 
