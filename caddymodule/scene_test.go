@@ -17,6 +17,8 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -168,7 +170,50 @@ func (s *gateScene) tryLoad(global, site string) error {
 	if err != nil {
 		return err
 	}
-	return caddy.Load(config, true)
+	if err := caddy.Load(config, true); err != nil {
+		return err
+	}
+	s.awaitAlone()
+	return nil
+}
+
+// awaitAlone returns when only the new configuration takes connections. Caddy
+// listens on a socket of its own for each and closes that of the old one beside
+// whoever loads, so that for a moment the kernel gives connections to both, and a
+// request of the test would be answered by the configuration before.
+func (s *gateScene) awaitAlone() {
+	s.t.Helper()
+	for deadline := time.Now().Add(30 * time.Second); s.listening() > 1; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			s.t.Fatalf("the configuration before still takes connections at %s", s.address)
+		}
+	}
+}
+
+// listening counts the sockets that take connections at the port of the scene;
+// 0 where the system does not tell.
+func (s *gateScene) listening() (n int) {
+	_, port, err := net.SplitHostPort(s.address)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	number, err := strconv.Atoi(port)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	for _, table := range []string{"/proc/net/tcp", "/proc/net/tcp6"} {
+		sockets, err := os.ReadFile(table)
+		if err != nil {
+			continue
+		}
+		for line := range strings.Lines(string(sockets)) { // sl local_address rem_address st …
+			const listens = "0A"
+			if fields := strings.Fields(line); len(fields) > 3 && strings.HasSuffix(fields[1], fmt.Sprintf(":%04X", number)) && fields[3] == listens {
+				n++
+			}
+		}
+	}
+	return n
 }
 
 func (s *gateScene) caddyfile(global, site string) string {
