@@ -67,11 +67,19 @@ func (s *Server) FindKey(ctx context.Context, kid string) (*ecdsa.PublicKey, err
 		return key, nil
 	}
 	if set := s.keys.Load(); set == nil || s.cfg.Now().Sub(set.read) >= keysMaxAge {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		return nil, fmt.Errorf("%w: %w", ErrUnavailable, s.failure)
+		return nil, s.unavailable()
 	}
 	return nil, oauth.ErrUnknownKey
+}
+
+// unavailable says why there are no keys that count.
+func (s *Server) unavailable() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.failure == nil {
+		return fmt.Errorf("%w: its keys took too long to come, and count no more", ErrUnavailable)
+	}
+	return fmt.Errorf("%w: %w", ErrUnavailable, s.failure)
 }
 
 // Check asks the authorization server for what is needed of it. ErrOtherIssuer: it

@@ -291,6 +291,22 @@ func TestKeysThatCannotBeReadAreNoVerdict(t *testing.T) {
 	}
 }
 
+// UPS-08: keys that grow too old while they are on their way count no more, and the
+// error says so: nothing has failed that it could name.
+func TestKeysThatCameTooLateAreNamed(t *testing.T) {
+	t.Parallel()
+	h := newHost(t)
+	keys := validatortest.JWKS(map[string]*ecdsa.PublicKey{"known": keyOf(t, "known")})
+	h.answer(func(w http.ResponseWriter, _ *http.Request) {
+		h.pass(5 * time.Minute)
+		_, _ = w.Write(keys)
+	})
+	_, err := h.server().FindKey(t.Context(), "known")
+	if !errors.Is(err, authserver.ErrUnavailable) || !strings.HasSuffix(err.Error(), "took too long to come, and count no more") {
+		t.Errorf("%v", err)
+	}
+}
+
 // UPS-08: who answers at the issuer's address must be the issuer. RFC 8414 section
 // 3.3.
 func TestMetadataOfAnotherIssuerAreRefused(t *testing.T) {
