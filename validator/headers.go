@@ -44,8 +44,22 @@ var overrides = []string{
 	"X-Original-URL", "X-Original-URI", "X-Rewrite-URL", "X-Envoy-Original-Path",
 }
 
+// unfit are headers that mean something else to whoever reads the request on its
+// way: they say where it ends, what becomes of the connection, whose it is, what is in
+// it, or where it came from. One of them with an identity in it breaks the request, or
+// has it read as another.
+var unfit = []string{
+	"Authorization", "Proxy-Authorization", "Proxy-Authenticate", "Cookie", "DPoP",
+	"Host", "Connection", "Proxy-Connection", "Keep-Alive", "Transfer-Encoding", "TE", "Trailer", "Upgrade", "HTTP2-Settings",
+	"Content-Length", "Content-Type", "Content-Encoding", "Content-Range", "Range", "Expect", "Max-Forwards",
+	"Accept", "Accept-Encoding", "Accept-Language", "If-Match", "If-None-Match", "If-Modified-Since", "If-Unmodified-Since", "If-Range",
+	"Origin", "Referer", "User-Agent", "Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Real-IP", "Via",
+	"Sec-WebSocket-Key", "Sec-WebSocket-Version", "Sec-WebSocket-Protocol", "Sec-WebSocket-Extensions", "Sec-WebSocket-Accept",
+}
+
 // NewHeaderPolicy fills the defaults of names. Each must be a field name of
-// RFC 9110 section 5.1 of at most 63 bytes, and no two may fold together;
+// RFC 9110 section 5.1 of at most 63 bytes, none that means something else
+// (Content-Length, Authorization, X-Original-URL), and no two may fold together;
 // the error says which is wrong.
 func NewHeaderPolicy(names IdentityHeaders) (*HeaderPolicy, error) {
 	p := &HeaderPolicy{}
@@ -96,7 +110,7 @@ func (p *HeaderPolicy) take(name string) error {
 	if p.isReserved(name) {
 		return headerNameError{name, "is used twice, or differs from another only in case, _ and -"}
 	}
-	if fold(name) == "authorization" || fold(name) == "cookie" || fold(name) == "host" || fold(name) == "connection" {
+	if slices.ContainsFunc(slices.Concat(unfit, overrides), func(other string) bool { return fold(name) == fold(other) }) {
 		return headerNameError{name, "cannot carry an identity"}
 	}
 	p.reserve(name)

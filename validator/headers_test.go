@@ -78,10 +78,31 @@ func TestRenamedIdentityHeadersAreStrippedToo(t *testing.T) {
 func TestIdentityHeaderNamesAreChecked(t *testing.T) {
 	t.Parallel()
 	for _, names := range []validator.IdentityHeaders{
-		{User: "X User"}, {User: "Authorization"}, {User: "cookie"}, {User: "X_Client_Id"}, {User: "X-Scopes"},
+		{User: "X User"}, {User: "X_Client_Id"}, {User: "X-Scopes"}, {Token: "x.user.id"},
 	} {
 		if _, err := validator.NewHeaderPolicy(names); err == nil {
 			t.Errorf("%+v is accepted", names)
+		}
+	}
+}
+
+// H-05: TestHeadersThatMeanSomethingElseCarryNoIdentity: neither an identity nor the
+// token that proves it, in whatever spelling; the request would end elsewhere, or be
+// read as another.
+func TestHeadersThatMeanSomethingElseCarryNoIdentity(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{
+		"Authorization", "cookie", "Proxy-Authorization", "DPoP", "Host", "Connection", "Keep-Alive", "Proxy-Connection", "Transfer-Encoding", "Te", "TRAILER", "Upgrade",
+		"Content-Length", "content_length", "Content.Length", "Content-Type", "Expect", "Range", "X-Forwarded-For", "Forwarded",
+		"X-HTTP-Method-Override", "X-Original-URL", "Sec-WebSocket-Key",
+	} {
+		for what, names := range map[string]validator.IdentityHeaders{
+			"user": {User: name}, "client": {Client: name}, "session": {Session: name}, "scopes": {Scopes: name}, "token": {Token: name},
+			"claim": {Claims: []validator.ClaimHeader{{Claim: "org", Header: name}}},
+		} {
+			if _, err := validator.NewHeaderPolicy(names); err == nil {
+				t.Errorf("%s in %s is accepted", what, name)
+			}
 		}
 	}
 }
