@@ -56,8 +56,8 @@ func documentExit(cmd *cobra.Command) {
 	cmd.Long = "\n" + text + "\n\nExit status: 0 done, 1 not done, and the last line says why and what to do."
 }
 
-// runWithApp makes the function of a command: it loads the configuration, hands the
-// app over and gives back what the app took.
+// runWithApp makes the function of a command that works on the authorization server:
+// it loads the configuration, hands the app over and gives back what the app took.
 func runWithApp(f func(ctx context.Context, cmd *cobra.Command, app *App, args []string) error) func(*cobra.Command, []string) error {
 	return func(cmd *cobra.Command, args []string) (err error) {
 		cmd.SilenceUsage = true
@@ -68,6 +68,9 @@ func runWithApp(f func(ctx context.Context, cmd *cobra.Command, app *App, args [
 			return err
 		}
 		defer func() { err = errors.Join(err, app.Cleanup()) }()
+		if app.Remote != nil {
+			return fmt.Errorf("this Caddy only gates (remote): users, clients, sessions, keys and the database are administered where %s runs; run the command there, with the configuration of that Caddy", app.issuer)
+		}
 		return f(ctx, cmd, app, args)
 	}
 }
