@@ -75,7 +75,7 @@ func TestWhatIsFoundIsWhatWasPut(t *testing.T) {
 					t.Fatalf("%d entries of %d bytes; %d were put", c.Len(), c.Bytes(), len(model))
 				}
 			}
-			if found == 0 && bounds[0] >= 3 {
+			if found == 0 && bounds[0] >= 50 { // of some six thousand keys
 				t.Error("nothing was ever found")
 			}
 		})
