@@ -217,7 +217,7 @@ func (c *Cache[V]) Clear() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for c.oldest <= c.newest {
-		c.dropOldest()
+		c.release(c.slab(c.oldest))
 	}
 }
 
@@ -380,9 +380,14 @@ func (c *Cache[V]) dropOldest() (used []*entry[V], unused int) {
 			unused++
 		}
 	}
-	c.ring[s.number&uint32(len(c.ring)-1)].Store(nil) // its places in the index are free by that
+	c.release(s)
+	return used, unused
+}
+
+// release lets the oldest slab go. Its places in the index are free by that.
+func (c *Cache[V]) release(s *slab[V]) {
+	c.ring[s.number&uint32(len(c.ring)-1)].Store(nil)
 	c.entries.Add(int64(s.gone - s.filled))
 	c.bytes.Add(-int64(c.weight(s)))
 	c.oldest++
-	return used, unused
 }
