@@ -55,7 +55,7 @@ func TestCaddyfileIsFormattedAsWritten(t *testing.T) {
 
 // TestCaddyfileMistakesAreRefusedByFileAndLine: what is wrong is an error when
 // the configuration is loaded, and the error says where. The error may come
-// from `caddy adapt` or from `caddy validate`.
+// from `caddy adapt` or from `caddy validate`. EVS-18: types of a webhook.
 func TestCaddyfileMistakesAreRefusedByFileAndLine(t *testing.T) {
 	forEachGolden(t, "refused", func(t *testing.T, input string) string {
 		setSecrets(t)

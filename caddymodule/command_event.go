@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/caddy-scope/caddy-scope/caddymodule/admin"
+	"github.com/caddy-scope/caddy-scope/issuer"
 )
 
 func eventCommand() *cobra.Command {
@@ -20,7 +21,7 @@ func eventCommand() *cobra.Command {
 				return err
 			}
 			return printPage(cmd, page, "AT TYPE USER CLIENT SESSION ADDRESS", func(e admin.Event) []string {
-				return []string{moment(e.At), strings.TrimPrefix(e.Type, "gpt.oauth."), e.UserID, e.ClientID, e.SessionID, e.Address}
+				return []string{moment(e.At), strings.TrimPrefix(e.Type, issuer.EventTypePrefix), e.UserID, e.ClientID, e.SessionID, e.Address}
 			})
 		}),
 	}

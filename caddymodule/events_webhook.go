@@ -20,7 +20,8 @@ type EventsWebhookSettings struct {
 	// Secrets sign, all of them, so that one can be replaced by the next: whsec_ and
 	// base64, of at least 16 bytes. Placeholders. Required.
 	Secrets []string `json:"secrets,omitempty"`
-	// Types are the types of events that are sent, such as "session_revoked".
+	// Types are the types of events that are sent, such as "session_revoked"; each
+	// must exist.
 	// Default: all.
 	Types []string `json:"types,omitempty"`
 }

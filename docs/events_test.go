@@ -1,12 +1,15 @@
 package docs
 
 import (
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/caddy-scope/caddy-scope/issuer"
 )
 
 var (
@@ -60,7 +63,8 @@ func sources(t *testing.T, patterns ...string) map[string]string {
 }
 
 // Every type of event that something writes is documented, with the columns and
-// the members of metadata that it writes, and no other is. EVS-01.
+// the members of metadata that it writes, and is one that a webhook's types may
+// name; and no other is. EVS-01, EVS-18.
 func TestEventsAreDocumentedAsTheyAreWritten(t *testing.T) {
 	documented, _ := documentedEvents(t)
 	letters := map[string]string{"user_id": "u", "client_id": "c", "session_id": "s", "ip_address": "o", "request_id": "o"}
@@ -106,6 +110,9 @@ func TestEventsAreDocumentedAsTheyAreWritten(t *testing.T) {
 		if !written[name] {
 			t.Errorf("events.md tells of %s, which nothing writes", name)
 		}
+	}
+	if known, all := issuer.AuditEventTypes(), slices.Sorted(maps.Keys(written)); !slices.Equal(known, all) {
+		t.Errorf("issuer.AuditEventTypes are\n%q, and written are\n%q", known, all)
 	}
 }
 

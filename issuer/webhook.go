@@ -28,8 +28,6 @@ const (
 	// maxWebhookAnswer is how much of an answer is read, in bytes, so that the
 	// connection can be used again. Nothing in it matters.
 	maxWebhookAnswer = 4 << 10
-
-	eventTypePrefix = "gpt.oauth."
 )
 
 // AuditEvent is one row of the audit trail.
@@ -46,7 +44,7 @@ type WebhookConfig struct {
 	// Secrets sign, each of them, so that one can be replaced. EventSecret reads
 	// them. At least one.
 	Secrets [][]byte
-	// Types are those that are sent, without what stands before each. nil: all.
+	// Types are those that are sent, of AuditEventTypes. None: all.
 	Types []string
 	// Transport carries the requests. nil: one that verifies TLS.
 	Transport http.RoundTripper
@@ -80,8 +78,8 @@ func NewWebhook(cfg WebhookConfig) (*Webhook, error) {
 		return nil, errors.New("secret is missing: what the receiver verifies signatures with; make one with: echo whsec_$(openssl rand -base64 32)")
 	}
 	for _, name := range cfg.Types {
-		if name == "" || strings.Trim(name, "abcdefghijklmnopqrstuvwxyz_") != "" {
-			return nil, fmt.Errorf("types: %q is not the name of a type of event, such as session_revoked; docs/events.md lists them", name)
+		if err := checkAuditEventType(name); err != nil {
+			return nil, fmt.Errorf("types: %w", err)
 		}
 	}
 	if cfg.Now == nil {
@@ -106,7 +104,7 @@ func (w *Webhook) Destination() string { return w.destination }
 
 // Takes reports whether events of this type are sent.
 func (w *Webhook) Takes(eventType string) bool {
-	return w.cfg.Types == nil || slices.Contains(w.cfg.Types, strings.TrimPrefix(eventType, eventTypePrefix))
+	return len(w.cfg.Types) == 0 || slices.Contains(w.cfg.Types, strings.TrimPrefix(eventType, EventTypePrefix))
 }
 
 // webhookEvent is the body.

@@ -9,6 +9,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/google/uuid"
 
+	"github.com/caddy-scope/caddy-scope/issuer"
 	"github.com/caddy-scope/caddy-scope/postgres"
 )
 
@@ -33,8 +34,6 @@ type Event struct {
 	Address   string          `json:"address,omitempty"`
 	Metadata  json.RawMessage `json:"metadata,omitempty"`
 }
-
-const eventPrefix = "gpt.oauth."
 
 // Events lists the audit trail, newest first.
 func (a *Admin) Events(ctx context.Context, query EventQuery, paging Paging) (page Page[Event], err error) {
@@ -82,7 +81,7 @@ func (a *Admin) eventFilter(ctx context.Context, q EventQuery) (f postgres.Event
 		return f, err
 	}
 	if q.Type != "" && !strings.Contains(q.Type, ".") {
-		f.Type = eventPrefix + q.Type
+		f.Type = issuer.EventTypePrefix + q.Type
 	}
 	if q.Session != "" {
 		if f.SessionID, err = uuid.Parse(q.Session); err != nil {
