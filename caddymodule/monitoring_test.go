@@ -294,6 +294,7 @@ func TestAlertsFireWhenTheyShould(t *testing.T) {
 		"OAuthViewRestarts":         {well, rising(`{__name__="caddy_oauth_view_restarts_total", instance="node-1"}`, 1)},
 		"OAuthClockSkew":            {well.with(t, "caddy_oauth_clock_skew_seconds", -3), nil},
 		"OAuthUpkeepStopped":        {well.with(t, "caddy_oauth_upkeep_last_success_timestamp_seconds", float64(time.Now().Add(-time.Hour).Unix())), nil},
+		"OAuthEventsLate":           {well, rising(`{__name__="caddy_oauth_events_lag_seconds", instance="node-1"}`, scrapeEvery.Seconds())},
 	} {
 		alert, ok := alertRules(t)[name]
 		if !ok {
@@ -308,8 +309,8 @@ func TestAlertsFireWhenTheyShould(t *testing.T) {
 			t.Errorf("%s does not fire", name)
 		}
 	}
-	if rules := alertRules(t); len(rules) != 14 {
-		t.Errorf("%d alerts, of which 14 are tried", len(rules))
+	if rules := alertRules(t); len(rules) != 15 {
+		t.Errorf("%d alerts, of which 15 are tried", len(rules))
 	}
 }
 
