@@ -30,22 +30,15 @@ func scanApp(row pgx.Row) (app issuer.ConnectedApp, err error) {
 }
 
 // ConnectedApps is described at issuer.AppStore.
-func (s *Store) ConnectedApps(ctx context.Context, userID string, after issuer.AppPosition, limit int) (apps []issuer.ConnectedApp, err error) {
+func (s *Store) ConnectedApps(ctx context.Context, userID string, after issuer.AppPosition, limit int) ([]issuer.ConnectedApp, error) {
 	id, ok := parseID(after.SessionID)
 	from := after.CreatedAt
 	if !ok {
 		from = time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC)
 	}
-	err = s.db.read(ctx, "list connected apps", func(ctx context.Context, conn *pgxpool.Conn) error {
-		rows, err := conn.Query(ctx, s.db.sql(`SELECT `+appColumns+` FROM {s}.gpt_sessions
-			WHERE user_id = $1 AND (created_at, id) < ($2, $3) AND `+live+` AND `+own+` ORDER BY created_at DESC, id DESC LIMIT $4`), userID, from, id, limit)
-		if err != nil {
-			return err
-		}
-		apps, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (issuer.ConnectedApp, error) { return scanApp(row) })
-		return err
-	})
-	return apps, err
+	return list(ctx, s.db, "list connected apps", scanApp, `
+		SELECT `+appColumns+` FROM {s}.gpt_sessions
+		WHERE user_id = $1 AND (created_at, id) < ($2, $3) AND `+live+` AND `+own+` ORDER BY created_at DESC, id DESC LIMIT $4`, userID, from, id, limit)
 }
 
 // ConnectedApp is described at issuer.AppStore.

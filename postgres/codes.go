@@ -63,37 +63,14 @@ func (s *Store) findCodes(ctx context.Context, batch []*passenger[issuer.Digest,
 	for i, p := range batch {
 		digests[i] = p.ask[:]
 	}
-	found := make(map[issuer.Digest]issuer.AuthorizationCode, len(batch))
-	err := s.db.read(ctx, "read authorization codes", func(ctx context.Context, conn *pgxpool.Conn) error {
-		clear(found) // of a first try
-		rows, err := conn.Query(ctx, s.db.sql(findCodesSQL), digests, maxFailedRedemptions)
-		if err != nil {
-			return err
-		}
-		defer rows.Close()
-		for rows.Next() {
-			code, err := scanCode(rows)
-			if err != nil {
-				return err
-			}
-			found[code.Digest] = code
-		}
-		if err := rows.Err(); err != nil || len(found) == len(batch) {
-			return err
-		}
-		return believe(ctx, conn)
-	})
-	for _, p := range batch {
-		code, ok := found[p.ask]
-		switch {
-		case err != nil:
-			p.err = err
-		case !ok:
-			p.err = issuer.ErrNotFound
-		default:
-			p.answer = code
-		}
-	}
+	lookUp[issuer.Digest, issuer.AuthorizationCode]{
+		step: "read authorization codes",
+		sql:  findCodesSQL, args: []any{digests, maxFailedRedemptions},
+		scan: func(row pgx.Row) (issuer.Digest, issuer.AuthorizationCode, error) {
+			code, err := scanCode(row)
+			return code.Digest, code, err
+		},
+	}.answer(ctx, s.db, batch)
 }
 
 func scanCode(row pgx.Row) (c issuer.AuthorizationCode, err error) {

@@ -21,32 +21,13 @@ type EventFilter struct {
 // at most limit, which may be none although there are more. more: the list goes
 // on at next.
 func (s *Store) ListEvents(ctx context.Context, filter EventFilter, from Position, limit int) (events []issuer.AuditEvent, next Position, more bool, err error) {
-	err = s.db.read(ctx, "list events", inOrder(oneSnapshot, func(ctx context.Context, tx pgx.Tx) error {
-		var a args
-		var end scanEnd
-		with := `WITH ` + filter.sql(from, limit, &a)
-		rows, err := tx.Query(ctx, s.db.sql(with+`
-			SELECT `+auditEventSQL+`
-			FROM found JOIN {s}.gpt_oauth_events e USING (id) ORDER BY e.created_at DESC, e.id DESC`), a...)
-		if err != nil {
-			return err
-		}
-		events, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (e issuer.AuditEvent, err error) {
-			return e, row.Scan(auditEvent(&e)...)
-		})
-		if err != nil {
-			return err
-		}
-		var last Position
-		if len(events) == limit {
-			last.At, last.ID = events[limit-1].At, uuid.MustParse(events[limit-1].ID)
-		} else if err := tx.QueryRow(ctx, s.db.sql(with+` SELECT `+nextSQL), a...).Scan(&end.rows, &end.id, &end.at); err != nil {
-			return err
-		}
-		next, more = end.next(len(events), limit, last)
-		return nil
-	}))
-	return events, next, more, err
+	return page[issuer.AuditEvent]{
+		step:     "list events",
+		filter:   filter.sql,
+		columns:  auditEventSQL + ` FROM found JOIN {s}.gpt_oauth_events e USING (id) ORDER BY e.created_at DESC, e.id DESC`,
+		scan:     func(row pgx.Row) (e issuer.AuditEvent, err error) { return e, row.Scan(auditEvent(&e)...) },
+		position: func(e issuer.AuditEvent) Position { return Position{e.At, uuid.MustParse(e.ID)} },
+	}.read(ctx, s.db, from, limit)
 }
 
 // auditEventSQL are the columns of gpt_oauth_events e that auditEvent takes.

@@ -59,57 +59,27 @@ func (s *Store) findOperatorClients(ctx context.Context, batch []*passenger[stri
 	for i, p := range batch {
 		ids[i] = p.ask
 	}
-	found := make(map[string]OperatorClient, len(batch))
-	err := s.db.read(ctx, "read operator clients", func(ctx context.Context, conn *pgxpool.Conn) error {
-		clear(found) // of a first try
-		rows, err := conn.Query(ctx, s.db.sql(`SELECT `+operatorClientColumns+`, `+takesWrites+`
-			FROM {s}.gpt_operator_clients o JOIN {s}.gpt_clients c USING (client_id) WHERE o.client_id = ANY ($1)`), ids)
-		if err != nil {
-			return err
-		}
-		defer rows.Close()
-		for rows.Next() {
+	lookUp[string, OperatorClient]{
+		step: "read operator clients",
+		sql: `SELECT ` + operatorClientColumns + `, ` + takesWrites + `
+			FROM {s}.gpt_operator_clients o JOIN {s}.gpt_clients c USING (client_id) WHERE o.client_id = ANY ($1)`, args: []any{ids},
+		scan: func(row pgx.Row) (string, OperatorClient, error) {
 			var primary bool
-			client, err := scanOperatorClient(rows, &primary)
+			client, err := scanOperatorClient(row, &primary)
 			if err == nil && !primary { // a secret may hold there that holds no more
 				err = errReadOnly
 			}
-			if err != nil {
-				return err
-			}
-			found[client.ID] = client
-		}
-		if err := rows.Err(); err != nil || len(found) == len(batch) {
-			return err
-		}
-		return believe(ctx, conn)
-	})
-	for _, p := range batch {
-		client, ok := found[p.ask]
-		switch {
-		case err != nil:
-			p.err = err
-		case !ok:
-			p.err = issuer.ErrNotFound
-		default:
-			p.answer = client
-		}
-	}
+			return client.ID, client, err
+		},
+	}.answer(ctx, s.db, batch)
 }
 
 // OperatorClients returns clients ordered by id, those after the given one, at
 // most limit, also disabled ones.
-func (s *Store) OperatorClients(ctx context.Context, after string, limit int) (clients []OperatorClient, err error) {
-	err = s.db.read(ctx, "list operator clients", func(ctx context.Context, conn *pgxpool.Conn) error {
-		rows, err := conn.Query(ctx, s.db.sql(`SELECT `+operatorClientColumns+`
-			FROM {s}.gpt_operator_clients o JOIN {s}.gpt_clients c USING (client_id) WHERE o.client_id > $1 ORDER BY o.client_id LIMIT $2`), after, limit)
-		if err != nil {
-			return err
-		}
-		clients, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (OperatorClient, error) { return scanOperatorClient(row) })
-		return err
-	})
-	return clients, err
+func (s *Store) OperatorClients(ctx context.Context, after string, limit int) ([]OperatorClient, error) {
+	return list(ctx, s.db, "list operator clients", func(row pgx.Row) (OperatorClient, error) { return scanOperatorClient(row) }, `
+		SELECT `+operatorClientColumns+`
+		FROM {s}.gpt_operator_clients o JOIN {s}.gpt_clients c USING (client_id) WHERE o.client_id > $1 ORDER BY o.client_id LIMIT $2`, after, limit)
 }
 
 // AddOperatorClient stores a new client: ID, Name, Settings and Secret.

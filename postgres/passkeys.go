@@ -22,16 +22,9 @@ func scanPasskey(row pgx.Row) (p issuer.Passkey, err error) {
 }
 
 // Passkeys is described at issuer.PasskeyStore.
-func (s *Store) Passkeys(ctx context.Context, userID string) (passkeys []issuer.Passkey, err error) {
-	err = s.db.read(ctx, "list passkeys", func(ctx context.Context, conn *pgxpool.Conn) error {
-		rows, err := conn.Query(ctx, s.db.sql(`SELECT `+passkeyColumns+` FROM {s}.gpt_passkeys p WHERE p.user_id = $1 ORDER BY p.created_at, p.id`), userID)
-		if err != nil {
-			return err
-		}
-		passkeys, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (issuer.Passkey, error) { return scanPasskey(row) })
-		return err
-	})
-	return passkeys, err
+func (s *Store) Passkeys(ctx context.Context, userID string) ([]issuer.Passkey, error) {
+	return list(ctx, s.db, "list passkeys", scanPasskey,
+		`SELECT `+passkeyColumns+` FROM {s}.gpt_passkeys p WHERE p.user_id = $1 ORDER BY p.created_at, p.id`, userID)
 }
 
 // FindPasskey is described at issuer.PasskeyStore.

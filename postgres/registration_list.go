@@ -37,27 +37,19 @@ func scanRegistrationRecord(row pgx.Row) (r RegistrationRecord, err error) {
 
 // ListRegistrations returns clients that registered themselves, ordered by id:
 // those after the given one, at most limit.
-func (s *Store) ListRegistrations(ctx context.Context, after string, limit int) (records []RegistrationRecord, err error) {
-	err = s.db.read(ctx, "list registrations", func(ctx context.Context, conn *pgxpool.Conn) error {
-		rows, err := conn.Query(ctx, s.registrationsSQL(`> $1`), after, limit)
-		if err != nil {
-			return err
-		}
-		records, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (RegistrationRecord, error) { return scanRegistrationRecord(row) })
-		return err
-	})
-	return records, err
+func (s *Store) ListRegistrations(ctx context.Context, after string, limit int) ([]RegistrationRecord, error) {
+	return list(ctx, s.db, "list registrations", scanRegistrationRecord, registrationsSQL(`> $1`), after, limit)
 }
 
 // FindRegistrationRecord returns one of them. ErrNotFound.
 func (s *Store) FindRegistrationRecord(ctx context.Context, clientID string) (r RegistrationRecord, err error) {
 	err = s.db.read(ctx, "find registration record", func(ctx context.Context, conn *pgxpool.Conn) error {
-		r, err = scanRegistrationRecord(conn.QueryRow(ctx, s.registrationsSQL(`= $1`), clientID, 1))
+		r, err = scanRegistrationRecord(conn.QueryRow(ctx, s.db.sql(registrationsSQL(`= $1`)), clientID, 1))
 		return err
 	})
 	return r, err
 }
 
-func (s *Store) registrationsSQL(which string) string {
-	return s.db.sql(strings.ReplaceAll(registrationRecords, "{which}", which))
+func registrationsSQL(which string) string {
+	return strings.ReplaceAll(registrationRecords, "{which}", which)
 }

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"net/netip"
 	"time"
 
@@ -15,13 +14,6 @@ import (
 	"github.com/caddy-scope/caddy-scope/issuer"
 	"github.com/caddy-scope/caddy-scope/oauth"
 )
-
-// Position is where a list goes on: after the row of this id, written then. The
-// zero value: at the beginning.
-type Position struct {
-	At time.Time
-	ID uuid.UUID
-}
 
 // SessionFilter is a condition of live sessions; the zero value: all.
 type SessionFilter struct {
@@ -44,11 +36,6 @@ type SessionRecord struct {
 	Consent, Client                             issuer.Place
 }
 
-// scanAtMost bounds the rows that one page looks at, whether or not they match:
-// no filter makes a statement read a whole table, and each ends within the time
-// of a call.
-const scanAtMost = 2000
-
 const sessionRecordColumns = `s.id::text, s.user_id, s.client_id, coalesce(s.resource, ''), coalesce(s.redirect_uri, ''), s.scopes, s.granted_scopes,
 	s.created_at, s.last_active, s.expires_at, s.revoked_at, coalesce(s.revoke_reason, ''), coalesce(s.login_method, ''), coalesce(s.asserted_by, ''),
 	coalesce(s.consent_address, ''), coalesce(s.consent_agent, ''), coalesce(s.client_address, ''), coalesce(s.client_agent, '')`
@@ -59,14 +46,6 @@ func scanSessionRecord(row pgx.Row) (r SessionRecord, err error) {
 		&r.RevokeReason, &r.LoginMethod, &r.AssertedBy, &r.Consent.Address, &r.Consent.Agent, &r.Client.Address, &r.Client.Agent)
 	r.Scopes, r.GrantedScopes = oauth.NewScopeSet(scopes...), oauth.NewScopeSet(granted...)
 	return r, err
-}
-
-// args collects the arguments of a statement that is put together.
-type args []any
-
-func (a *args) add(value any) string {
-	*a = append(*a, value)
-	return fmt.Sprintf("$%d", len(*a))
 }
 
 // lastID is above every other in the order of a list.
@@ -121,79 +100,23 @@ func (f *SessionFilter) sql(from Position, limit int, a *args) string {
 	return scanSQL("gpt_sessions", matches, where, order, a.add(limit))
 }
 
-func scanSQL(table, matches, where, order, limit string) string {
-	return fmt.Sprintf(`scanned AS MATERIALIZED (
-			SELECT id, created_at, (%s) AS matches FROM {s}.%s WHERE %s ORDER BY %s LIMIT %d),
-		found AS MATERIALIZED (
-			SELECT id, created_at FROM scanned WHERE matches ORDER BY created_at DESC, id DESC LIMIT %s)`, matches, table, where, order, scanAtMost, limit)
-}
-
 // inNetwork compares an address that was written down as text. One with a zone
 // is of this machine's own network, and no inet.
 func inNetwork(column, network string) string {
 	return `CASE WHEN ` + column + ` !~ '%' THEN ` + column + `::inet <<= ` + network + `::text::inet ELSE false END`
 }
 
-// nextSQL is where the scan ended, and how many rows it looked at.
-const nextSQL = `(SELECT count(*) FROM scanned), (SELECT id FROM scanned ORDER BY created_at, id LIMIT 1), (SELECT created_at FROM scanned ORDER BY created_at, id LIMIT 1)`
-
-// scanEnd is nextSQL, read.
-type scanEnd struct {
-	rows int
-	id   *uuid.UUID
-	at   *time.Time
-}
-
-// next is where the list goes on after a page that found so many of limit, the
-// last of them at the position; false: that was all.
-func (e *scanEnd) next(found, limit int, last Position) (Position, bool) {
-	switch {
-	case found == limit:
-		return last, true
-	case e.rows == scanAtMost:
-		return Position{*e.at, *e.id}, true
-	}
-	return Position{}, false
-}
-
 // ListSessions returns live sessions that match, newest first: those after the
 // position, at most limit, which may be none although there are more. more: the
 // list goes on at next.
 func (s *Store) ListSessions(ctx context.Context, filter SessionFilter, from Position, limit int) (sessions []SessionRecord, next Position, more bool, err error) {
-	err = s.db.read(ctx, "list sessions", inOrder(oneSnapshot, func(ctx context.Context, tx pgx.Tx) error {
-		var a args
-		var end scanEnd
-		with := `WITH ` + filter.sql(from, limit, &a)
-		rows, err := tx.Query(ctx, s.db.sql(with+` SELECT `+sessionRecordColumns+` FROM found JOIN {s}.gpt_sessions s USING (id) ORDER BY s.created_at DESC, s.id DESC`), a...)
-		if err != nil {
-			return err
-		}
-		if sessions, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (SessionRecord, error) { return scanSessionRecord(row) }); err != nil {
-			return err
-		}
-		var last Position
-		if len(sessions) == limit {
-			last.At, last.ID = sessions[limit-1].CreatedAt, uuid.MustParse(sessions[limit-1].ID)
-		} else if err := tx.QueryRow(ctx, s.db.sql(with+` SELECT `+nextSQL), a...).Scan(&end.rows, &end.id, &end.at); err != nil {
-			return err
-		}
-		next, more = end.next(len(sessions), limit, last)
-		return nil
-	}))
-	return sessions, next, more, err
-}
-
-// inOrder runs do with plans that go along an index in its order. Not knowing how
-// much a page needs, the server else collects all that there is and sorts it.
-func inOrder(options pgx.TxOptions, do func(context.Context, pgx.Tx) error) call {
-	return func(ctx context.Context, conn *pgxpool.Conn) error {
-		return pgx.BeginTxFunc(ctx, conn, options, func(tx pgx.Tx) error {
-			if _, err := tx.Exec(ctx, `SET LOCAL enable_bitmapscan = off`); err != nil {
-				return err
-			}
-			return do(ctx, tx)
-		})
-	}
+	return page[SessionRecord]{
+		step:     "list sessions",
+		filter:   filter.sql,
+		columns:  sessionRecordColumns + ` FROM found JOIN {s}.gpt_sessions s USING (id) ORDER BY s.created_at DESC, s.id DESC`,
+		scan:     scanSessionRecord,
+		position: func(r SessionRecord) Position { return Position{r.CreatedAt, uuid.MustParse(r.ID)} },
+	}.read(ctx, s.db, from, limit)
 }
 
 // FindSessionRecord returns a session, also one that has ended. ErrNotFound.

@@ -36,41 +36,21 @@ func (s *Store) findSessions(ctx context.Context, batch []*passenger[uuid.UUID, 
 	for i, p := range batch {
 		ids[i] = pgtype.UUID{Bytes: p.ask, Valid: true}
 	}
-	found := make(map[string]issuer.Session, len(batch))
-	err := s.db.read(ctx, "read sessions", func(ctx context.Context, conn *pgxpool.Conn) error {
-		clear(found) // of a first try
-		rows, err := conn.Query(ctx, s.db.sql(`SELECT `+sessionColumns+`, `+takesWrites+` FROM {s}.gpt_sessions WHERE id = ANY ($1) AND `+live), ids)
-		if err != nil {
-			return err
-		}
-		defer rows.Close()
-		for rows.Next() {
+	lookUp[uuid.UUID, issuer.Session]{
+		step: "read sessions",
+		sql:  `SELECT ` + sessionColumns + `, ` + takesWrites + ` FROM {s}.gpt_sessions WHERE id = ANY ($1) AND ` + live, args: []any{ids},
+		scan: func(row pgx.Row) (id uuid.UUID, session issuer.Session, err error) {
 			var primary bool
-			session, err := scanSession(rows, &primary)
-			if err == nil && !primary { // introspection would believe it
-				err = errReadOnly
+			if session, err = scanSession(row, &primary); err != nil {
+				return id, session, err
 			}
-			if err != nil {
-				return err
+			if !primary { // introspection would believe it
+				return id, session, errReadOnly
 			}
-			found[session.ID] = session
-		}
-		if err := rows.Err(); err != nil || len(found) == len(batch) {
-			return err
-		}
-		return believe(ctx, conn)
-	})
-	for _, p := range batch {
-		session, ok := found[p.ask.String()]
-		switch {
-		case err != nil:
-			p.err = err
-		case !ok:
-			p.err = issuer.ErrNotFound
-		default:
-			p.answer = session
-		}
-	}
+			id, err = uuid.Parse(session.ID)
+			return id, session, err
+		},
+	}.answer(ctx, s.db, batch)
 }
 
 // RevokeSession is described at issuer.SessionStore.
@@ -119,14 +99,7 @@ func (s *Store) confirmEnded(ctx context.Context, conn *pgxpool.Conn, which stri
 }
 
 // UserSessions is described at issuer.SessionStore.
-func (s *Store) UserSessions(ctx context.Context, userID string) (sessions []issuer.Session, err error) {
-	err = s.db.read(ctx, "list user sessions", func(ctx context.Context, conn *pgxpool.Conn) error {
-		rows, err := conn.Query(ctx, s.db.sql(`SELECT `+sessionColumns+` FROM {s}.gpt_sessions WHERE user_id = $1 AND `+live+` AND `+direct+` ORDER BY created_at DESC, id LIMIT 100`), userID)
-		if err != nil {
-			return err
-		}
-		sessions, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (issuer.Session, error) { return scanSession(row) })
-		return err
-	})
-	return sessions, err
+func (s *Store) UserSessions(ctx context.Context, userID string) ([]issuer.Session, error) {
+	return list(ctx, s.db, "list user sessions", func(row pgx.Row) (issuer.Session, error) { return scanSession(row) },
+		`SELECT `+sessionColumns+` FROM {s}.gpt_sessions WHERE user_id = $1 AND `+live+` AND `+direct+` ORDER BY created_at DESC, id LIMIT 100`, userID)
 }

@@ -87,15 +87,13 @@ type UserRecord struct {
 
 // ListUsers returns users ordered by id, those after the given one, at most
 // limit.
-func (s *Store) ListUsers(ctx context.Context, after string, limit int) (users []UserRecord, err error) {
-	err = s.db.read(ctx, "list users", func(ctx context.Context, conn *pgxpool.Conn) error {
-		rows, err := conn.Query(ctx, s.db.sql(`SELECT id, coalesce(email, ''), coalesce(name, ''), password_hash IS NOT NULL, created_at, disabled_at
-			FROM {s}.gpt_users WHERE id > $1 ORDER BY id LIMIT $2`), after, limit)
-		if err != nil {
-			return err
-		}
-		users, err = pgx.CollectRows(rows, pgx.RowToStructByPos[UserRecord])
-		return err
-	})
-	return users, err
+func (s *Store) ListUsers(ctx context.Context, after string, limit int) ([]UserRecord, error) {
+	return list(ctx, s.db, "list users", scanUserRecord, `
+		SELECT id, coalesce(email, ''), coalesce(name, ''), password_hash IS NOT NULL, created_at, disabled_at
+		FROM {s}.gpt_users WHERE id > $1 ORDER BY id LIMIT $2`, after, limit)
+}
+
+func scanUserRecord(row pgx.Row) (u UserRecord, err error) {
+	err = row.Scan(&u.ID, &u.Email, &u.Name, &u.Password, &u.CreatedAt, &u.DisabledAt)
+	return u, err
 }

@@ -68,41 +68,32 @@ type Client struct {
 
 // Clients lists the clients of the configuration, then those that operators have
 // added, each by id. Those that registered themselves are Registrations.
-func (a *Admin) Clients(ctx context.Context, paging Paging) (page Page[Client], err error) {
-	limit, err := paging.limit()
-	if err != nil {
-		return page, err
-	}
-	after, err := paging.name()
-	if err != nil {
-		return page, err
-	}
-	page.Items = []Client{}
+func (a *Admin) Clients(ctx context.Context, paging Paging) (Page[Client], error) {
+	return pageByName(ctx, paging, a.clientsAfter, func(c Client) (string, Client) { return c.ID, c })
+}
+
+func (a *Admin) clientsAfter(ctx context.Context, after string, n int) (clients []Client, err error) {
 	if !strings.HasPrefix(after, issuer.OperatorClientPrefix) {
 		for _, id := range slices.Sorted(maps.Keys(a.Configured)) {
-			if id > after && len(page.Items) <= limit {
-				page.Items = append(page.Items, a.configured(id))
+			if id > after && len(clients) < n {
+				clients = append(clients, a.configured(id))
 			}
 		}
-		if err := a.markDisabled(ctx, page.Items); err != nil {
-			return page, err
+		if err := a.markDisabled(ctx, clients); err != nil {
+			return nil, err
 		}
 		after = ""
 	}
-	if room := limit + 1 - len(page.Items); room > 0 {
+	if room := n - len(clients); room > 0 {
 		rows, err := a.Store.OperatorClients(ctx, after, room)
 		if err != nil {
-			return page, err
+			return nil, err
 		}
 		for _, row := range rows {
-			page.Items = append(page.Items, a.operatorClient(row))
+			clients = append(clients, a.operatorClient(row))
 		}
 	}
-	if len(page.Items) > limit {
-		page.Items = page.Items[:limit]
-		page.Next = nameCursor(page.Items[limit-1].ID)
-	}
-	return page, nil
+	return clients, nil
 }
 
 // Client returns one of them.

@@ -35,44 +35,21 @@ type Event struct {
 	Metadata  json.RawMessage `json:"metadata,omitempty"`
 }
 
+func eventOf(r issuer.AuditEvent) Event {
+	event := Event{ID: r.ID, Type: r.Type, At: r.At, UserID: r.UserID, ClientID: r.ClientID, SessionID: r.SessionID, RequestID: r.RequestID, Address: r.Address}
+	if string(r.Metadata) != "{}" {
+		event.Metadata = r.Metadata
+	}
+	return event
+}
+
 // Events lists the audit trail, newest first.
 func (a *Admin) Events(ctx context.Context, query EventQuery, paging Paging) (page Page[Event], err error) {
-	limit, err := paging.limit()
-	if err != nil {
-		return page, err
-	}
-	from, err := paging.position()
-	if err != nil {
-		return page, err
-	}
 	filter, err := a.eventFilter(ctx, query)
 	if err != nil {
 		return page, err
 	}
-	page.Items = []Event{}
-	for steps := 0; ; steps++ {
-		records, next, more, err := a.Store.ListEvents(ctx, filter, from, limit-len(page.Items))
-		if err != nil {
-			return page, err
-		}
-		for _, r := range records {
-			event := Event{ID: r.ID, Type: r.Type, At: r.At, UserID: r.UserID, ClientID: r.ClientID, SessionID: r.SessionID, RequestID: r.RequestID, Address: r.Address}
-			if string(r.Metadata) != "{}" {
-				event.Metadata = r.Metadata
-			}
-			page.Items = append(page.Items, event)
-		}
-		if !more {
-			return page, nil
-		}
-		if from = next; len(page.Items) == limit || a.enough(steps+1) {
-			page.Next = timeCursor(next)
-			return page, nil
-		}
-		if err := ctx.Err(); err != nil {
-			return page, err
-		}
-	}
+	return pageByTime(ctx, a, paging, filter, a.Store.ListEvents, eventOf)
 }
 
 func (a *Admin) eventFilter(ctx context.Context, q EventQuery) (f postgres.EventFilter, err error) {

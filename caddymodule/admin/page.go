@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"context"
 	"encoding/base64"
 	"strconv"
 	"strings"
@@ -80,4 +81,74 @@ func (p Paging) position() (position postgres.Position, err error) {
 		return position, errCursor
 	}
 	return position, nil
+}
+
+// listByName returns the records of a list whose names come after one, at most n.
+type listByName[R any] func(ctx context.Context, after string, n int) ([]R, error)
+
+// pageByName is a page of such a list. item is what an operator sees of a record,
+// and its name.
+func pageByName[R, T any](ctx context.Context, paging Paging, list listByName[R], item func(R) (name string, item T)) (page Page[T], err error) {
+	limit, err := paging.limit()
+	if err != nil {
+		return page, err
+	}
+	after, err := paging.name()
+	if err != nil {
+		return page, err
+	}
+	records, err := list(ctx, after, limit+1) // one more tells whether there are more
+	if err != nil {
+		return page, err
+	}
+	page.Items = []T{}
+	last := ""
+	for i, record := range records {
+		if i == limit {
+			page.Next = nameCursor(last)
+			break
+		}
+		var shown T
+		last, shown = item(record)
+		page.Items = append(page.Items, shown)
+	}
+	return page, nil
+}
+
+// listByTime returns the records of a list that match and come after a position,
+// newest first, at most n, and where the list goes on. There may be more although
+// none was found.
+type listByTime[F, R any] func(ctx context.Context, filter F, from postgres.Position, n int) (records []R, next postgres.Position, more bool, err error)
+
+// pageByTime is a page of such a list. After a.Steps calls of list it ends, however
+// little they found.
+func pageByTime[F, R, T any](ctx context.Context, a *Admin, paging Paging, filter F, list listByTime[F, R], item func(R) T) (page Page[T], err error) {
+	limit, err := paging.limit()
+	if err != nil {
+		return page, err
+	}
+	from, err := paging.position()
+	if err != nil {
+		return page, err
+	}
+	page.Items = []T{}
+	for steps := 1; ; steps++ {
+		records, next, more, err := list(ctx, filter, from, limit-len(page.Items))
+		if err != nil {
+			return page, err
+		}
+		for _, record := range records {
+			page.Items = append(page.Items, item(record))
+		}
+		if !more {
+			return page, nil
+		}
+		if from = next; len(page.Items) == limit || a.enough(steps) {
+			page.Next = timeCursor(next)
+			return page, nil
+		}
+		if err := ctx.Err(); err != nil {
+			return page, err
+		}
+	}
 }

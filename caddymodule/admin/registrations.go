@@ -27,28 +27,10 @@ func registrationOf(r postgres.RegistrationRecord) Registration {
 }
 
 // Registrations lists the clients that registered themselves, by id.
-func (a *Admin) Registrations(ctx context.Context, paging Paging) (page Page[Registration], err error) {
-	limit, err := paging.limit()
-	if err != nil {
-		return page, err
-	}
-	after, err := paging.name()
-	if err != nil {
-		return page, err
-	}
-	records, err := a.Store.ListRegistrations(ctx, after, limit+1)
-	if err != nil {
-		return page, err
-	}
-	page.Items = []Registration{}
-	for i, record := range records {
-		if i == limit {
-			page.Next = nameCursor(page.Items[i-1].ClientID)
-			break
-		}
-		page.Items = append(page.Items, registrationOf(record))
-	}
-	return page, nil
+func (a *Admin) Registrations(ctx context.Context, paging Paging) (Page[Registration], error) {
+	return pageByName(ctx, paging, a.Store.ListRegistrations, func(r postgres.RegistrationRecord) (string, Registration) {
+		return r.ClientID, registrationOf(r)
+	})
 }
 
 // Registration returns one of them, with what it says of itself.

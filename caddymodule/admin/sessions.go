@@ -62,38 +62,11 @@ func noNil(s oauth.ScopeSet) oauth.ScopeSet { return append(oauth.ScopeSet{}, s.
 
 // Sessions lists live sessions, newest first.
 func (a *Admin) Sessions(ctx context.Context, query SessionQuery, paging Paging) (page Page[Session], err error) {
-	limit, err := paging.limit()
-	if err != nil {
-		return page, err
-	}
-	from, err := paging.position()
-	if err != nil {
-		return page, err
-	}
 	filter, err := a.filter(ctx, query)
 	if err != nil {
 		return page, err
 	}
-	page.Items = []Session{}
-	for steps := 0; ; steps++ {
-		records, next, more, err := a.Store.ListSessions(ctx, filter, from, limit-len(page.Items))
-		if err != nil {
-			return page, err
-		}
-		for _, record := range records {
-			page.Items = append(page.Items, sessionOf(record))
-		}
-		if !more {
-			return page, nil
-		}
-		if from = next; len(page.Items) == limit || a.enough(steps+1) {
-			page.Next = timeCursor(next)
-			return page, nil
-		}
-		if err := ctx.Err(); err != nil {
-			return page, err
-		}
-	}
+	return pageByTime(ctx, a, paging, filter, a.Store.ListSessions, sessionOf)
 }
 
 // Session returns one, also one that has ended.

@@ -3,6 +3,8 @@ package admin
 import (
 	"context"
 	"time"
+
+	"github.com/caddy-scope/caddy-scope/postgres"
 )
 
 // User is a user as an operator sees it.
@@ -16,26 +18,6 @@ type User struct {
 }
 
 // Users lists the users, by id.
-func (a *Admin) Users(ctx context.Context, paging Paging) (page Page[User], err error) {
-	limit, err := paging.limit()
-	if err != nil {
-		return page, err
-	}
-	after, err := paging.name()
-	if err != nil {
-		return page, err
-	}
-	records, err := a.Store.ListUsers(ctx, after, limit+1)
-	if err != nil {
-		return page, err
-	}
-	page.Items = []User{}
-	for i, record := range records {
-		if i == limit {
-			page.Next = nameCursor(page.Items[i-1].ID)
-			break
-		}
-		page.Items = append(page.Items, User(record))
-	}
-	return page, nil
+func (a *Admin) Users(ctx context.Context, paging Paging) (Page[User], error) {
+	return pageByName(ctx, paging, a.Store.ListUsers, func(r postgres.UserRecord) (string, User) { return r.ID, User(r) })
 }
