@@ -23,7 +23,8 @@ func openAPICommand() *cobra.Command {
 		Long: `
 Writes an OpenAPI document that says what the gate enforces: server, an OAuth 2
 scheme with the addresses of this authorization server, the scopes with their
-descriptions, and what each operation requires. It is ready for the Actions of a
+descriptions, what each operation requires, and the answer 429 where callers
+have a rate. It is ready for the Actions of a
 custom GPT: every operation has an operationId, and descriptions have the length
 that GPTs take (operations 300 characters, parameters 700).
 
@@ -180,7 +181,7 @@ func requirementsIn(resource *validator.Resource, operations []*openapi.Operatio
 		if rule == nil {
 			return openapi.Requirement{}, false
 		}
-		return openapi.Requirement{Access: string(rule.Access), Scopes: rule.Scopes}, true
+		return openapi.Requirement{Access: string(rule.Access), Scopes: rule.Scopes, Limited: len(rule.Rates) > 0}, true
 	}
 }
 

@@ -200,3 +200,97 @@ func TestReadyDocumentIsCompleted(t *testing.T) {
 		t.Errorf("%d operations", len(ids))
 	}
 }
+
+// RATE-13: TestDocumentTellsOfRates: where a rule has a rate, or its gate, the
+// operation has the answer of who comes too often; the API's own one stays.
+func TestDocumentTellsOfRates(t *testing.T) {
+	t.Setenv("XDG_DATA_HOME", t.TempDir())
+	config := func(gateRate string) string {
+		return "{\noauth {\nissuer https://api.example.com\npostgres postgres://127.0.0.1:1/none\nscope jobs:read Jobs\nlogin password\n}\n}\napi.example.com {\noauth_server\n" +
+			"oauth_protect {\n" + gateRate + "GET /free jobs:read\nGET,POST,PUT,DELETE /jobs jobs:read {\nrate 30/m per user\n}\n}\nreverse_proxy 127.0.0.1:1\n}\n"
+	}
+	const limits = "rate 600/m per client\n"
+	file := filepath.Join(t.TempDir(), "api.yaml")
+	document := `openapi: 3.0.3
+info: {title: Job board, version: "7"}
+paths:
+  /free: {get: {responses: &shared {"200": {description: OK}, default: {description: whatever}}}}
+  /jobs:
+    get: {responses: *shared}
+    post: {summary: says nothing}
+    put: {responses: {<<: *shared, "201": {description: made}}}
+    delete: {responses: {"429": {description: of the API}}}
+components: {responses: {RateLimited: {description: of the API}}}
+`
+	if err := os.WriteFile(file, []byte(document), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	type response struct {
+		Ref         string `json:"$ref"`
+		Description string
+		Headers     map[string]struct{ Schema struct{ Type string } }
+	}
+	type written struct {
+		Paths      map[string]map[string]json.RawMessage
+		Components struct{ Responses map[string]response }
+	}
+	write := func(config string, args ...string) (w written, limited string) {
+		t.Helper()
+		out, err := oauthCommand(t, config, "", append([]string{"openapi", "--format", "json"}, args...)...)
+		if err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+		if err := json.Unmarshal([]byte(out[strings.Index(out, "{\n"):]), &w); err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+		var found []string
+		for path, item := range w.Paths {
+			for method, raw := range item {
+				var o struct{ Responses map[string]response }
+				if method == "parameters" {
+					continue
+				}
+				if err := json.Unmarshal(raw, &o); err != nil {
+					t.Fatal(err)
+				}
+				if got, ok := o.Responses["429"]; ok {
+					found = append(found, strings.TrimSpace(method+path+" "+strings.TrimPrefix(got.Ref, "#/components/responses/")))
+				}
+			}
+		}
+		slices.Sort(found)
+		return w, strings.Join(found, ", ")
+	}
+	w, limited := write(config(""), "--openapi", file)
+	if want := "delete/jobs, get/jobs RateLimited_2, post/jobs RateLimited_2, put/jobs RateLimited_2"; limited != want {
+		t.Errorf("429 for %s, want %s", limited, want)
+	}
+	if got := w.Components.Responses["RateLimited_2"]; got.Headers["Retry-After"].Schema.Type != "integer" || !strings.Contains(got.Description, "Retry-After") || w.Components.Responses["RateLimited"].Description != "of the API" {
+		t.Errorf("%+v", w.Components)
+	}
+	if put := string(w.Paths["/jobs"]["put"]); !strings.Contains(put, "made") || !strings.Contains(put, "whatever") {
+		t.Errorf("the API's own responses are gone: %s", put)
+	}
+	for name, want := range map[string]string{"": "delete/jobs RateLimited, get/jobs RateLimited, post/jobs RateLimited, put/jobs RateLimited",
+		limits: "delete/jobs RateLimited, get/free RateLimited, get/jobs RateLimited, post/jobs RateLimited, put/jobs RateLimited"} {
+		if w, limited := write(config(name)); limited != want || len(w.Components.Responses) != 1 {
+			t.Errorf("%q: 429 for %s, want %s; %+v", name, limited, want, w.Components.Responses)
+		}
+	}
+	unlimited := strings.Replace(config(""), " {\nrate 30/m per user\n}", "", 1)
+	if w, limited := write(unlimited); limited != "" || w.Components.Responses != nil {
+		t.Errorf("429 without a rate: %s %+v", limited, w.Components.Responses)
+	}
+	// What was written is completed again without another word.
+	again := filepath.Join(t.TempDir(), "again.yaml")
+	if out, err := oauthCommand(t, config(limits), "", "openapi", "--output", again); err != nil {
+		t.Fatalf("%v %s", err, out)
+	}
+	first, _ := os.ReadFile(again)
+	if out, err := oauthCommand(t, config(limits), "", "openapi", "--openapi", again, "--output", again); err != nil {
+		t.Fatalf("%v %s", err, out)
+	}
+	if second, _ := os.ReadFile(again); string(first) != string(second) {
+		t.Errorf("%s\nbecame\n%s", first, second)
+	}
+}

@@ -31,11 +31,13 @@ type Publication struct {
 	notes []string
 	ids   map[string]bool
 	used  oauth.ScopeSet
+
+	limited string // name of the response to those who come too often
 }
 
 // Publish completes the document: its server, one security scheme with flow and
-// scopes, what each operation requires, operationIds, and descriptions of a length
-// that custom GPTs take. An operation for which required says false is left out.
+// scopes, what each operation requires, the answer 429 where a rate is kept,
+// operationIds, and descriptions of a length that custom GPTs take. An operation for which required says false is left out.
 // It returns what people should know about that.
 func (p Publication) Publish(d *Document, required func(*Operation) (Requirement, bool)) ([]string, error) {
 	operations, err := d.Operations(p.Prefix)
@@ -142,7 +144,9 @@ func (p *Publication) publishPaths(d *Document, kept map[string]Requirement) err
 			if err != nil {
 				return err
 			}
-			p.publishOperation(d, operation, method, pair.key.Value, requirement)
+			if err := p.publishOperation(d, operation, method, pair.key.Value, requirement); err != nil {
+				return err
+			}
 		}
 		removeMember(item, "servers")
 		p.shorten(d, item, "parameters of "+pair.key.Value)
@@ -154,7 +158,7 @@ func (p *Publication) publishPaths(d *Document, kept map[string]Requirement) err
 	return nil
 }
 
-func (p *Publication) publishOperation(d *Document, operation *yaml.Node, method, path string, requirement Requirement) {
+func (p *Publication) publishOperation(d *Document, operation *yaml.Node, method, path string, requirement Requirement) error {
 	setMember(operation, "security", requirement.node())
 	removeMember(operation, "servers")
 	name := strings.ToUpper(method) + " " + path
@@ -168,6 +172,10 @@ func (p *Publication) publishOperation(d *Document, operation *yaml.Node, method
 		p.shortenText(d, operation, member, maxDescription, member+" of "+name)
 	}
 	p.shorten(d, operation, "parameters of "+name)
+	if requirement.Limited {
+		return p.publishLimit(d, operation)
+	}
+	return nil
 }
 
 // node writes the requirement. OpenAPI 3.1.1 section 4.8.30.

@@ -22,6 +22,8 @@ const (
 type Requirement struct {
 	Access string
 	Scopes oauth.ScopeSet // of AccessScopes all of them, of AccessAny one
+	// Limited: callers may come too often. Documents that are read do not say it.
+	Limited bool
 }
 
 // scheme is a security scheme of the document.
