@@ -58,10 +58,19 @@ func splitLoopback(uri string) (loopbackURI, bool) {
 // 4.1.2, RFC 9207 section 2.
 var answerParameters = []string{"code", "error", "error_description", "error_uri", "iss", "state"}
 
+// nativeCallbacks are the redirect URIs of native MCP clients whose scheme has no
+// dot. They come beside others that would do, and a registration stands or falls
+// as one. Whole addresses and not schemes: other links of the same apps install
+// things, and no stranger shall have a user sent to those.
+var nativeCallbacks = []string{
+	"cursor://anysphere.cursor-mcp/oauth/callback",
+	"warp://mcp/oauth2callback",
+}
+
 // CheckRedirectURI checks a redirect URI that a client wants to register: an
 // absolute URI without fragment, userinfo or wildcard; https, http on loopback
-// only, or a private-use scheme of a native app with a dot in it (RFC 8252
-// section 7.1).
+// only, a private-use scheme of a native app with a dot in it (RFC 8252 section
+// 7.1), or one of nativeCallbacks.
 func CheckRedirectURI(uri string) error {
 	for i := range len(uri) {
 		if c := uri[i]; c <= ' ' || c > '~' || strings.IndexByte(`"<>\^`+"`{|}", c) >= 0 {
@@ -87,7 +96,7 @@ func CheckRedirectURI(uri string) error {
 		return nil
 	case u.Scheme == "http":
 		return errors.New("plain http is for loopback hosts only")
-	case strings.Contains(u.Scheme, ".") && uri[:len(u.Scheme)] == u.Scheme:
+	case strings.Contains(u.Scheme, ".") && uri[:len(u.Scheme)] == u.Scheme, slices.Contains(nativeCallbacks, uri):
 		return nil
 	}
 	return errors.New("needs scheme https, http on a loopback host, or a private scheme with a dot such as com.example.app")

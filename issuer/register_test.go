@@ -191,6 +191,39 @@ func TestHostileRegistrationsAreRefused(t *testing.T) {
 	}
 }
 
+// D-01, REG-22: Cursor registers with three addresses at once, one of them of a scheme
+// without a dot, and a registration stands or falls as one. Other addresses of
+// that scheme do not pass: they install things.
+func TestNativeClientsRegisterWithTheirOwnSchemes(t *testing.T) {
+	t.Parallel()
+	scene := issuertest.New(t, issuertest.SelfRegistration(nil))
+	for _, native := range []string{"cursor://anysphere.cursor-mcp/oauth/callback", "warp://mcp/oauth2callback"} {
+		client := registered(t, scene, func(m map[string]any) {
+			m["redirect_uris"] = []string{native, "https://www.cursor.com/agents/mcp/oauth/callback", "http://localhost:8787/callback"}
+		})
+		if client.Status != http.StatusCreated {
+			t.Fatalf("%s: %d %s", native, client.Status, client.Body)
+		}
+		query, verifier := scene.Authorization(member(client, "client_id"), issuertest.Set("redirect_uri", native))
+		page := scene.Browser(t).Get("/oauth/authorize?" + query.Encode()).SignIn()
+		if scheme, _, _ := strings.Cut(native, "//"); !strings.Contains(page.Text(), "an app on this device ("+scheme+")") {
+			t.Errorf("the page says %q", page.Text())
+		}
+		form := url.Values{"grant_type": {"authorization_code"}, "code": {page.Allow().Code()}, "code_verifier": {verifier}, "redirect_uri": {native}, "client_id": {member(client, "client_id")}}
+		if got := scene.PostForm("/oauth/token", form); got.Status != http.StatusOK {
+			t.Errorf("%s: %d %s", native, got.Status, got.Body)
+		}
+	}
+	for _, other := range []string{
+		"cursor://anysphere.cursor-deeplink/mcp/install?name=x", "cursor://anysphere.cursor-mcp/oauth/callback/x", "cursor://anysphere.cursor-mcp/oauth/callback?x=1",
+		"cursor://anysphere.cursor-mcp.evil/oauth/callback", "cursor:/cb", "CURSOR://anysphere.cursor-mcp/oauth/callback", "warp://action/new_tab", "app://cb",
+	} {
+		if got := registered(t, scene, func(m map[string]any) { m["redirect_uris"] = []string{other} }); got.Error() != "invalid_redirect_uri" {
+			t.Errorf("%s: %d %s", other, got.Status, got.Body)
+		}
+	}
+}
+
 // REG-06: a client that registered gets tokens with each method, once a user allows it;
 // the page says that nobody has checked its name. Trap 12: without a scope it
 // may ask for all.
