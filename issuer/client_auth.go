@@ -156,5 +156,10 @@ func parseBasic(field string) (clientCredentials, bool) {
 	if decoded, err := url.QueryUnescape(secret); err == nil {
 		c.secret = decoded
 	}
+	if secret == "" {
+		// An empty secret may as well be left out (RFC 6749 section 2.3.1): libraries
+		// that know only this method send it for public clients.
+		c.method = methodNone
+	}
 	return c, c.id != ""
 }

@@ -91,6 +91,37 @@ func TestBasicCredentialsAreReadInEveryHonestSpelling(t *testing.T) {
 	}
 }
 
+// T-21: many libraries try Basic first, or know nothing else, and send `id:` for
+// a public client. It opens nothing for a client that has a secret or keys.
+func TestEmptySecretIsNone(t *testing.T) {
+	t.Parallel()
+	scene := issuertest.New(t)
+	public := issuertest.Basic(issuertest.Public, "")
+	code, verifier := scene.Code(t, issuertest.Public)
+	form := codeForm(issuertest.Public, issuertest.PublicRedirect, code, verifier, issuertest.Omit("client_id"))
+	r := scene.PostForm("/oauth/token", form, public)
+	if r.Status != http.StatusOK {
+		t.Fatalf("%d %s", r.Status, r.Body)
+	}
+	refresh := url.Values{"grant_type": {"refresh_token"}, "refresh_token": {r.Tokens().Refresh}, "client_id": {issuertest.Public}}
+	if r := scene.PostForm("/oauth/token", refresh, public); r.Status != http.StatusOK {
+		t.Errorf("with the client_id in the body too: %d %s", r.Status, r.Body)
+	}
+	for name, auth := range map[string]issuertest.Auth{
+		"a client with a secret":     issuertest.Basic(issuertest.Confidential, ""),
+		"an unknown client":          issuertest.Basic("nobody", ""),
+		"a public one with a secret": issuertest.Basic(issuertest.Public, "x"),
+		"nobody":                     issuertest.Basic("", ""),
+	} {
+		if r := scene.PostForm("/oauth/token", probe, auth); r.Status != 401 || r.Error() != "invalid_client" || !strings.HasPrefix(r.Header.Get("WWW-Authenticate"), "Basic ") {
+			t.Errorf("%s: %d %s %v", name, r.Status, r.Body, r.Header)
+		}
+	}
+	if r := scene.PostForm("/oauth/introspect", url.Values{"token": {"x"}}, public); r.Error() != "invalid_client" {
+		t.Errorf("a public client introspects: %d %s", r.Status, r.Body)
+	}
+}
+
 // T-19: the guesser is throttled, by client and address; others are not.
 func TestSecretGuessingIsThrottledForTheGuesser(t *testing.T) {
 	t.Parallel()
