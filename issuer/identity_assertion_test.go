@@ -1,23 +1,17 @@
 package issuer_test
 
 import (
-	"crypto"
 	"crypto/ecdsa"
-	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/rand"
-	"crypto/rsa"
 	"encoding/base64"
 	"encoding/json"
-	"net/http"
 	"net/url"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
-	"github.com/google/uuid"
 	"github.com/lestrrat-go/jwx/v2/jwa"
 	"github.com/lestrrat-go/jwx/v2/jwk"
 	"github.com/lestrrat-go/jwx/v2/jws"
@@ -28,131 +22,6 @@ import (
 	"github.com/caddy-scope/caddy-scope/login"
 	"github.com/caddy-scope/caddy-scope/oauth"
 )
-
-const (
-	bearerGrant = "urn:ietf:params:oauth:grant-type:jwt-bearer"
-	agentID     = "agent" // the client that brings assertions
-)
-
-// organization is an identity provider that signs assertions about its people,
-// and an authorization server that trusts it.
-type organization struct {
-	*issuertest.Scene
-	t    *testing.T
-	host *issuertest.ClientHost
-	keys map[string]crypto.Signer // by kid, which is the algorithm
-}
-
-func newOrganization(t *testing.T, change ...func(*issuer.IdentityProvider)) *organization {
-	t.Helper()
-	o := &organization{t: t, host: issuertest.NewClientHost(t)}
-	o.rotate()
-	o.host.Answer("/.well-known/openid-configuration", issuertest.JSON(map[string]any{"issuer": o.issuer(), "jwks_uri": o.host.URL("/keys")}))
-	claims := &login.Claims{}
-	provider := issuer.IdentityProvider{Issuer: o.issuer(), Fetch: o.host.Fetch(), User: func(all map[string]any) (issuer.ExternalUser, error) {
-		return claims.UserOf(o.issuer(), all)
-	}}
-	for _, f := range change {
-		f(&provider)
-	}
-	o.Scene = issuertest.New(t, issuertest.With(func(c *issuer.Config) {
-		c.IdentityProviders = []issuer.IdentityProvider{provider}
-		c.SessionLimit = 1 // of those that the user allows
-	}))
-	o.Clients.Register(t, issuer.Client{ID: agentID, Name: "Agent", SecretDigests: []issuer.Digest{issuer.HashClientSecret(issuertest.Secret)},
-		AuthMethods: []string{"client_secret_post"}, Grants: []string{bearerGrant, "refresh_token"}, Scopes: oauth.NewScopeSet("jobs:read", "applications:write", "mcp:tools")})
-	return o
-}
-
-func (o *organization) issuer() string { return strings.TrimSuffix(o.host.URL("/"), "/") }
-
-// rotate publishes new keys.
-func (o *organization) rotate() {
-	ec, _ := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	_, ed, _ := ed25519.GenerateKey(rand.Reader)
-	o.keys = map[string]crypto.Signer{"ES256": ec, "RS256": rsaKey(), "EdDSA": ed}
-	o.publish()
-}
-
-// rsaKey is made once: that is slow.
-var rsaKey = sync.OnceValue(func() *rsa.PrivateKey {
-	key, err := rsa.GenerateKey(rand.Reader, 2048)
-	if err != nil {
-		panic(err)
-	}
-	return key
-})
-
-func (o *organization) publish() {
-	var set []jwk.Key
-	for kid, private := range o.keys {
-		key, err := jwk.FromRaw(private.Public())
-		if err != nil {
-			o.t.Fatal(err)
-		}
-		_ = key.Set(jwk.KeyIDKey, kid)
-		set = append(set, key)
-	}
-	o.host.Answer("/keys", issuertest.JSON(map[string]any{"keys": set}))
-}
-
-type change func(header, claims map[string]any)
-
-func claim(name string, value any) change {
-	return func(_, claims map[string]any) {
-		if value == nil {
-			delete(claims, name)
-		} else {
-			claims[name] = value
-		}
-	}
-}
-
-// assertion is a good one about the user grace, after the changes.
-func (o *organization) assertion(changes ...change) string {
-	o.t.Helper()
-	return o.signed("ES256", o.keys["ES256"], changes...)
-}
-
-func (o *organization) signed(algorithm string, key any, changes ...change) string {
-	o.t.Helper()
-	now := o.Clock.Now()
-	header := map[string]any{"typ": "oauth-id-jag+jwt", "kid": algorithm}
-	claims := map[string]any{"iss": o.issuer(), "sub": "grace-1", "aud": o.URL, "client_id": agentID, "jti": uuid.NewString(),
-		"iat": now.Unix(), "exp": now.Add(5 * time.Minute).Unix(), "scope": "jobs:read", "email": "grace@corp.example"}
-	for _, f := range changes {
-		f(header, claims)
-	}
-	headers := jws.NewHeaders()
-	for name, value := range header {
-		if err := headers.Set(name, value); err != nil {
-			o.t.Fatal(err)
-		}
-	}
-	payload, err := json.Marshal(claims)
-	if err != nil {
-		o.t.Fatal(err)
-	}
-	signed, err := jws.Sign(payload, jws.WithKey(jwa.SignatureAlgorithm(algorithm), key, jws.WithProtectedHeaders(headers)))
-	if err != nil {
-		o.t.Fatal(err)
-	}
-	return string(signed)
-}
-
-func (o *organization) bring(assertion string, params ...issuertest.Param) issuertest.Response {
-	o.t.Helper()
-	return o.bringWith(assertion, nil, params...)
-}
-
-func (o *organization) bringWith(assertion string, auth []issuertest.Auth, params ...issuertest.Param) issuertest.Response {
-	o.t.Helper()
-	form := url.Values{"grant_type": {bearerGrant}, "assertion": {assertion}, "client_id": {agentID}, "client_secret": {issuertest.Secret}}
-	for _, param := range params {
-		param(form)
-	}
-	return o.PostForm("/oauth/token", form, auth...)
-}
 
 // JAG-01, JAG-02, JAG-03: an assertion of the provider is a token for its user,
 // without a page, a refresh token or an ID token; and there is one session
@@ -476,129 +345,6 @@ func TestBoundAssertionNeedsItsKey(t *testing.T) {
 	wantOAuthError(t, o.bringWith(both, []issuertest.Auth{prove(o.Scene, key, "/oauth/token")}), 400, "invalid_grant")
 	wantBound(t, o.bringWith(bound(), []issuertest.Auth{prove(o.Scene, key, "/oauth/token")}), key)
 	wantBound(t, o.bringWith(o.assertion(), []issuertest.Auth{prove(o.Scene, other, "/oauth/token")}), other)
-}
-
-// JAG-10: keys are fetched seldom, again when an assertion names another one, and
-// when they cannot be had nobody gets in and nobody is turned away for good.
-func TestKeysOfTheProviderAreFetchedSeldom(t *testing.T) {
-	t.Parallel()
-	o := newOrganization(t)
-	for range 5 {
-		if r := o.bring(o.assertion()); r.Status != 200 {
-			t.Fatal(r.Body)
-		}
-	}
-	if o.host.Hits("/keys") != 1 || o.host.Hits("/.well-known/openid-configuration") != 1 {
-		t.Errorf("%d and %d fetches", o.host.Hits("/keys"), o.host.Hits("/.well-known/openid-configuration"))
-	}
-	// A flood of unknown keys is one look in a minute.
-	stranger, _ := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	o.Clock.Advance(2 * time.Minute)
-	for range 10 {
-		wantOAuthError(t, o.bring(o.signed("ES256", stranger)), 400, "invalid_grant")
-	}
-	if o.host.Hits("/keys") != 2 {
-		t.Errorf("%d fetches", o.host.Hits("/keys"))
-	}
-	// Rotation is noticed at once, and an old key is over when its set is.
-	old := o.keys["ES256"]
-	o.Clock.Advance(2 * time.Minute)
-	o.rotate()
-	if r := o.bring(o.assertion()); r.Status != 200 {
-		t.Errorf("after a rotation: %s", r.Body)
-	}
-	wantOAuthError(t, o.bring(o.signed("ES256", old)), 400, "invalid_grant")
-	// Down: what was fetched goes on for an hour, then nobody can say.
-	down := func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusBadGateway) }
-	o.host.Answer("/keys", down)
-	o.host.Answer("/.well-known/openid-configuration", down)
-	o.Clock.Advance(30 * time.Minute)
-	if r := o.bring(o.assertion()); r.Status != 200 {
-		t.Errorf("down for half an hour: %s", r.Body)
-	}
-	o.Clock.Advance(2 * time.Hour)
-	if r := o.bring(o.assertion()); r.Status != 503 || r.Header.Get("Retry-After") == "" {
-		t.Errorf("down for hours: %d %s", r.Status, r.Body)
-	}
-	o.publish()
-	o.host.Answer("/.well-known/openid-configuration", issuertest.JSON(map[string]any{"issuer": "https://evil.example", "jwks_uri": o.host.URL("/keys")}))
-	o.Clock.Advance(48 * time.Hour)
-	if r := o.bring(o.assertion()); r.Status != 503 {
-		t.Errorf("metadata of another issuer: %d %s", r.Status, r.Body)
-	}
-}
-
-// JAG-10: metadata that are down say what they said last, and a provider that is
-// down is not asked for every request.
-func TestProviderThatIsDownIsLeftAlone(t *testing.T) {
-	t.Parallel()
-	o := newOrganization(t)
-	if r := o.bring(o.assertion()); r.Status != 200 {
-		t.Fatal(r.Body)
-	}
-	down := func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusBadGateway) }
-	o.host.Answer("/.well-known/openid-configuration", down)
-	o.Clock.Advance(2 * time.Hour)
-	if r := o.bring(o.assertion()); r.Status != 200 {
-		t.Errorf("only the keys can be had: %d %s", r.Status, r.Body)
-	}
-	o.host.Answer("/keys", down)
-	o.Clock.Advance(2 * time.Hour)
-	before := o.host.Hits("/keys") + o.host.Hits("/.well-known/openid-configuration")
-	for range 40 {
-		if r := o.bring(o.assertion()); r.Status != 503 && r.Status != 429 || r.Header.Get("Retry-After") == "" {
-			t.Fatalf("%d %s", r.Status, r.Body)
-		}
-	}
-	if n := o.host.Hits("/keys") + o.host.Hits("/.well-known/openid-configuration") - before; n > 30 {
-		t.Errorf("asked %d times", n)
-	}
-}
-
-// JAG-11: keys and metadata come from where they may come from: the protections
-// of package fetch, row C-01 and on.
-func TestKeysOfTheProviderAreFetchedWithCare(t *testing.T) {
-	t.Parallel()
-	for name, change := range map[string]func(*organization, *issuer.IdentityProvider){
-		"metadata on an address that is not public": func(_ *organization, p *issuer.IdentityProvider) { p.Fetch.AllowedAddresses = nil },
-		"keys on an address that is not public": func(o *organization, _ *issuer.IdentityProvider) {
-			o.host.Answer("/.well-known/openid-configuration", issuertest.JSON(map[string]any{"issuer": o.issuer(), "jwks_uri": "https://169.254.169.254/keys"}))
-		},
-		"keys over plain http": func(o *organization, _ *issuer.IdentityProvider) {
-			o.host.Answer("/.well-known/openid-configuration", issuertest.JSON(map[string]any{"issuer": o.issuer(), "jwks_uri": "http://example.com/keys"}))
-		},
-		"keys behind a redirect": func(o *organization, _ *issuer.IdentityProvider) {
-			o.host.Answer("/moved", issuertest.JSON(map[string]any{"keys": []any{}}))
-			o.host.Answer("/keys", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/moved", http.StatusFound) })
-		},
-		"a private key among them": func(o *organization, _ *issuer.IdentityProvider) {
-			key, _ := jwk.FromRaw(o.keys["ES256"])
-			o.host.Answer("/keys", issuertest.JSON(map[string]any{"keys": []any{key}}))
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			o := newOrganizationAt(t, newOrganization(t), change)
-			if r := o.bring(o.assertion()); r.Status == 200 || o.host.Hits("/moved") != 0 {
-				t.Errorf("%d %s", r.Status, r.Body)
-			}
-		})
-	}
-}
-
-// newOrganizationAt is another server that trusts the provider, after change.
-func newOrganizationAt(t *testing.T, o *organization, change func(*organization, *issuer.IdentityProvider)) *organization {
-	t.Helper()
-	claims := &login.Claims{}
-	provider := issuer.IdentityProvider{Issuer: o.issuer(), Fetch: o.host.Fetch(), User: func(all map[string]any) (issuer.ExternalUser, error) {
-		return claims.UserOf(o.issuer(), all)
-	}}
-	next := &organization{t: t, host: o.host, keys: o.keys}
-	change(next, &provider)
-	next.Scene = issuertest.New(t, issuertest.With(func(c *issuer.Config) { c.IdentityProviders = []issuer.IdentityProvider{provider} }))
-	next.Clients.Register(t, issuer.Client{ID: agentID, SecretDigests: []issuer.Digest{issuer.HashClientSecret(issuertest.Secret)},
-		AuthMethods: []string{"client_secret_post"}, Grants: []string{bearerGrant}})
-	return next
 }
 
 // JAG-12: such a session is no consent of the user and takes no place of the
