@@ -33,13 +33,13 @@ func (s *Server) Introspects() bool { return s.cfg.ClientID != "" }
 
 // ReadSession implements validator.SessionReader. Only the token itself can be asked
 // about: see ReadTokenSession.
-func (s *Server) ReadSession(context.Context, string) (*validator.Session, error) {
-	return nil, errors.New("sessions are asked about by their tokens")
+func (s *Server) ReadSession(context.Context, string) (validator.Session, error) {
+	return validator.Session{}, errors.New("sessions are asked about by their tokens")
 }
 
-// Holds implements validator.SessionReader: how old an answer is, is looked at each
+// Held implements validator.SessionReader: how old an answer is, is looked at each
 // time.
-func (s *Server) Holds(*validator.Session) bool { return false }
+func (s *Server) Held(uint64) (validator.Session, bool) { return validator.Session{}, false }
 
 // ReadTokenSession implements validator.TokenSessionReader by introspection (RFC
 // 7662). An answer counts for Config.MaxStaleness from before the question was
@@ -47,9 +47,9 @@ func (s *Server) Holds(*validator.Session) bool { return false }
 // revoked. While the server cannot be asked, answers that are younger still count.
 // In the second half of that time the next question is asked beside the requests,
 // so that the sessions in use do not wait for it.
-func (s *Server) ReadTokenSession(ctx context.Context, token, resource string) (*validator.Session, error) {
+func (s *Server) ReadTokenSession(ctx context.Context, token, resource string) (validator.Session, error) {
 	if !s.Introspects() {
-		return nil, errors.New("there is no client to introspect by")
+		return validator.Session{}, errors.New("there is no client to introspect by")
 	}
 	if known, ok := s.answers.Get(token); ok {
 		switch age := s.cfg.Now().Sub(known.asked); {
@@ -63,19 +63,19 @@ func (s *Server) ReadTokenSession(ctx context.Context, token, resource string) (
 	select {
 	case result := <-s.ask(ctx, token, resource):
 		if result.Err != nil {
-			return nil, fmt.Errorf("%w: %w", ErrUnavailable, result.Err)
+			return validator.Session{}, fmt.Errorf("%w: %w", ErrUnavailable, result.Err)
 		}
 		return result.Val.(answer).result()
 	case <-ctx.Done():
-		return nil, ctx.Err()
+		return validator.Session{}, ctx.Err()
 	}
 }
 
-func (a answer) result() (*validator.Session, error) {
+func (a answer) result() (validator.Session, error) {
 	if a.session == nil {
-		return nil, validator.ErrSessionEnded
+		return validator.Session{}, validator.ErrSessionEnded
 	}
-	return a.session, nil
+	return *a.session, nil
 }
 
 // ask sends one question, however many wait for its answer. It takes less time than
@@ -84,6 +84,9 @@ func (s *Server) ask(ctx context.Context, token, resource string) <-chan singlef
 	token = strings.Clone(token) // a piece of the header block of a request
 	ctx = context.WithoutCancel(ctx)
 	return s.questions.DoChan(resource+" "+token, func() (any, error) {
+		if known, ok := s.answers.Get(token); ok && s.cfg.Now().Sub(known.asked) < s.cfg.MaxStaleness/2 { // since it was looked up
+			return known, nil
+		}
 		m, err := s.readMetadata(ctx)
 		if err != nil {
 			return nil, err

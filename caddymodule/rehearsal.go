@@ -270,12 +270,12 @@ func (h *rehearsal) VerificationKey(kid string) (*ecdsa.PublicKey, bool) {
 }
 
 // ReadSession implements validator.SessionReader: every session lives.
-func (h *rehearsal) ReadSession(context.Context, string) (*validator.Session, error) {
-	return h.session, nil
+func (h *rehearsal) ReadSession(context.Context, string) (validator.Session, error) {
+	return *h.session, nil
 }
 
-// Holds implements validator.SessionReader: another request has another session.
-func (h *rehearsal) Holds(*validator.Session) bool { return false }
+// Held implements validator.SessionReader: another request has another session.
+func (h *rehearsal) Held(uint64) (validator.Session, bool) { return validator.Session{}, false }
 
 // answerWriter keeps an answer.
 type answerWriter struct {

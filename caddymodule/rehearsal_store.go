@@ -173,16 +173,16 @@ func (s *rehearsalStore) UserSessions(context.Context, string) ([]issuer.Session
 }
 
 // ReadSession implements validator.SessionReader.
-func (s *rehearsalStore) ReadSession(_ context.Context, sessionID string) (*validator.Session, error) {
+func (s *rehearsalStore) ReadSession(_ context.Context, sessionID string) (validator.Session, error) {
 	session, ok := s.sessions[sessionID]
 	if !ok {
-		return nil, validator.ErrSessionEnded
+		return validator.Session{}, validator.ErrSessionEnded
 	}
-	return &validator.Session{UserID: session.UserID, ClientID: session.ClientID, Scopes: session.Scopes}, nil
+	return validator.Session{UserID: session.UserID, ClientID: session.ClientID, Scopes: session.Scopes}, nil
 }
 
-// Holds implements validator.SessionReader: nothing is kept.
-func (s *rehearsalStore) Holds(*validator.Session) bool { return false }
+// Held implements validator.SessionReader: nothing is kept.
+func (s *rehearsalStore) Held(uint64) (validator.Session, bool) { return validator.Session{}, false }
 
 var (
 	_ issuer.Store            = (*rehearsalStore)(nil)

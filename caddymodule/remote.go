@@ -236,9 +236,9 @@ var localRateKey = sync.OnceValue(func() (key [32]byte) {
 type tokenSessions struct{ *App }
 
 // ReadTokenSession implements validator.TokenSessionReader.
-func (s tokenSessions) ReadTokenSession(ctx context.Context, token, resource string) (*validator.Session, error) {
+func (s tokenSessions) ReadTokenSession(ctx context.Context, token, resource string) (validator.Session, error) {
 	if s.runtime == nil {
-		return nil, errNotStarted
+		return validator.Session{}, errNotStarted
 	}
 	reader, ok := s.runtime.sessions.(validator.TokenSessionReader)
 	if !ok { // a rehearsal

@@ -164,16 +164,19 @@ func (a *App) VerificationKey(kid string) (*ecdsa.PublicKey, bool) {
 }
 
 // ReadSession implements validator.SessionReader for the gates.
-func (a *App) ReadSession(ctx context.Context, sessionID string) (*validator.Session, error) {
+func (a *App) ReadSession(ctx context.Context, sessionID string) (validator.Session, error) {
 	if a.runtime == nil {
-		return nil, errNotStarted
+		return validator.Session{}, errNotStarted
 	}
 	return a.runtime.sessions.ReadSession(ctx, sessionID)
 }
 
-// Holds implements validator.SessionReader for the gates.
-func (a *App) Holds(session *validator.Session) bool {
-	return a.runtime != nil && a.runtime.sessions.Holds(session)
+// Held implements validator.SessionReader for the gates.
+func (a *App) Held(handle uint64) (validator.Session, bool) {
+	if a.runtime == nil {
+		return validator.Session{}, false
+	}
+	return a.runtime.sessions.Held(handle)
 }
 
 // proofsForGates returns nil where there are none: a gate whose authorization server

@@ -66,20 +66,20 @@ type heldSessions struct {
 	down atomic.Bool
 }
 
-func (s *heldSessions) ReadSession(_ context.Context, id string) (*validator.Session, error) {
+func (s *heldSessions) ReadSession(_ context.Context, id string) (validator.Session, error) {
 	if s.down.Load() {
-		return nil, errors.New("connection refused")
+		return validator.Session{}, errors.New("connection refused")
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	session, ok := s.live[id]
 	if !ok {
-		return nil, validator.ErrSessionEnded
+		return validator.Session{}, validator.ErrSessionEnded
 	}
-	return session, nil
+	return *session, nil
 }
 
-func (s *heldSessions) Holds(*validator.Session) bool { return false }
+func (s *heldSessions) Held(uint64) (validator.Session, bool) { return validator.Session{}, false }
 
 func (s *heldSessions) revoke(id string) {
 	s.mu.Lock()

@@ -50,20 +50,23 @@ type sessionState struct {
 type sessionRead = passenger[uuid.UUID, sessionState]
 
 // ReadSession is described at validator.SessionReader.
-func (r *SessionReader) ReadSession(ctx context.Context, sessionID string) (*validator.Session, error) {
+func (r *SessionReader) ReadSession(ctx context.Context, sessionID string) (validator.Session, error) {
 	id, ok := parseID(sessionID)
 	if !ok {
-		return nil, validator.ErrSessionEnded
+		return validator.Session{}, validator.ErrSessionEnded
 	}
 	state, err := r.read(ctx, id)
-	if err == nil && state.session == nil {
-		err = validator.ErrSessionEnded
+	switch {
+	case err != nil:
+		return validator.Session{}, err
+	case state.session == nil:
+		return validator.Session{}, validator.ErrSessionEnded
 	}
-	return state.session, err
+	return *state.session, nil
 }
 
-// Holds is described at validator.SessionReader: every request reads.
-func (r *SessionReader) Holds(*validator.Session) bool { return false }
+// Held is described at validator.SessionReader: every request reads.
+func (r *SessionReader) Held(uint64) (validator.Session, bool) { return validator.Session{}, false }
 
 // read returns the state of the session at some moment after it was called.
 func (r *SessionReader) read(ctx context.Context, id uuid.UUID) (sessionState, error) {

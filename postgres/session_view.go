@@ -75,29 +75,31 @@ func NewSessionView(db *DB, reader *SessionReader, maxStaleness time.Duration) *
 	return v
 }
 
-// Holds is described at validator.SessionReader: a session stands as it was read
+// Held is described at validator.SessionReader: a session stands as it was read
 // while the view is fresh and has heard of no change of any session since. Its
 // caller comes with every request and has found the session already, so that a
 // look-up is spared.
-func (v *SessionView) Holds(session *validator.Session) bool {
+func (v *SessionView) Held(handle uint64) (validator.Session, bool) {
 	// The order counts, as in ReadSession: a view that turns fresh in between has
 	// forgotten everything first.
 	now := time.Now()
-	return v.isFresh(now) && session.Mark.Load() == v.heard.Load() && now.Before(session.Until)
+	if !v.isFresh(now) {
+		return validator.Session{}, false
+	}
+	return v.known.held(handle, now, v.heard.Load())
 }
 
 // ReadSession is described at validator.SessionReader.
-func (v *SessionView) ReadSession(ctx context.Context, sessionID string) (*validator.Session, error) {
+func (v *SessionView) ReadSession(ctx context.Context, sessionID string) (validator.Session, error) {
 	id, ok := parseID(sessionID)
 	if !ok {
-		return nil, validator.ErrSessionEnded
+		return validator.Session{}, validator.ErrSessionEnded
 	}
 	now := time.Now()
 	if v.isFresh(now) {
 		// In this order: what apply forgets meanwhile gets the older mark.
 		heard := v.heard.Load()
-		if session, ok := v.known.get(id, now); ok {
-			session.Mark.Store(heard)
+		if session, ok := v.known.get(id, now, heard); ok {
 			return session, nil
 		}
 	}
@@ -113,7 +115,7 @@ var errStaleRead = errors.New("the session was read too long ago to be trusted, 
 
 // readThrough reads the row, and once more when the answer came too late to be
 // trusted: the second one most likely does not.
-func (v *SessionView) readThrough(ctx context.Context, id uuid.UUID) (*validator.Session, error) {
+func (v *SessionView) readThrough(ctx context.Context, id uuid.UUID) (validator.Session, error) {
 	v.reads.Add(1)
 	session, err := v.readOnce(ctx, id)
 	if errors.Is(err, errStaleRead) {
@@ -124,9 +126,9 @@ func (v *SessionView) readThrough(ctx context.Context, id uuid.UUID) (*validator
 
 // readOnce reads the row, asks the view about it afterwards, and remembers the
 // session if the view can be trusted to hear of its end.
-func (v *SessionView) readOnce(ctx context.Context, id uuid.UUID) (*validator.Session, error) {
+func (v *SessionView) readOnce(ctx context.Context, id uuid.UUID) (validator.Session, error) {
 	if v.ended.has(id) {
-		return nil, validator.ErrSessionEnded
+		return validator.Session{}, validator.ErrSessionEnded
 	}
 	v.mu.Lock()
 	before := v.changes.last
@@ -134,32 +136,32 @@ func (v *SessionView) readOnce(ctx context.Context, id uuid.UUID) (*validator.Se
 	sent := time.Now()
 	state, err := v.read(ctx, id)
 	if err != nil {
-		return nil, err
+		return validator.Session{}, err
 	}
 	if state.revoked {
 		v.ended.add(id, revokedFor)
 	}
 	if state.session == nil {
-		return nil, validator.ErrSessionEnded
+		return validator.Session{}, validator.ErrSessionEnded
 	}
 	now := time.Now()
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	// What the view has heard meanwhile may be newer than the row that was read.
 	if v.ended.has(id) {
-		return nil, validator.ErrSessionEnded
+		return validator.Session{}, validator.ErrSessionEnded
 	}
 	current := v.isFresh(now) && !v.changes.since(before, id)
 	if !current && elapsed(sent, now) > v.maxStaleness {
-		return nil, errStaleRead
+		return validator.Session{}, errStaleRead
 	}
 	// A row of another server than the view's may change without the view's
 	// hearing of it.
+	session := *state.session
 	if current && state.server == v.server {
-		state.session.Mark.Store(v.changes.last)
-		return v.known.put(id, state.session), nil
+		session.Handle = v.known.put(id, session, v.changes.last)
 	}
-	return state.session, nil
+	return session, nil
 }
 
 // elapsed is how long ago sent was at least by one of the clocks: the monotonic

@@ -1,11 +1,14 @@
 package postgres
 
 import (
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
 	"github.com/maypok86/otter/v2"
 
+	"github.com/caddy-scope/caddy-scope/oauth"
 	"github.com/caddy-scope/caddy-scope/slabcache"
 	"github.com/caddy-scope/caddy-scope/validator"
 )
@@ -17,7 +20,10 @@ const (
 	maxKnownBytes = 64 << 20
 	// knownWeight is what a session weighs besides its ids and claims: its place
 	// in a slab and in the index.
-	knownWeight = 160
+	knownWeight = 80
+	// maxSessionFacts bounds the table of what sessions share; what exists is far
+	// less.
+	maxSessionFacts = 1024
 	// maxEndedSessions bounds the sessions that are refused without a look at
 	// Postgres.
 	maxEndedSessions = 100_000
@@ -27,37 +33,102 @@ const (
 )
 
 // knownSessions are sessions as they were read, until they end by themselves or
-// the view hears otherwise.
+// the view hears otherwise. What is kept of one has no pointers: see slabcache.
 type knownSessions struct {
-	cache *slabcache.Cache[validator.Session]
+	cache *slabcache.Cache[knownSession, sessionFacts]
+
+	mu    sync.Mutex
+	facts map[string]*sessionFacts // of sessions without claims, by client and scopes
 }
 
+// knownSession is what is a session's own; its text is the user's id.
+type knownSession struct {
+	until time.Duration // since started
+	// mark is the number of the last change that the view had heard of when it was
+	// known that the session stands as it does.
+	mark atomic.Uint64
+}
+
+// sessionFacts are what sessions may have in common.
+type sessionFacts struct {
+	clientID string
+	scopes   oauth.ScopeSet
+	claims   oauth.UserClaims
+}
+
+// started is a moment from which times are counted that must not change when
+// somebody sets the clock.
+var started = time.Now()
+
 func newKnownSessions() *knownSessions {
-	return &knownSessions{slabcache.New(slabcache.Options[validator.Session]{
-		MaxEntries: maxKnown,
-		MaxBytes:   maxKnownBytes,
-		EntryBytes: knownWeight,
-		Text:       func(s *validator.Session) int { return len(s.UserID) },
-		Apart:      func(s *validator.Session) int { return s.Claims.Bytes() },
-		Copy: func(to, from *validator.Session, text *slabcache.Text) {
-			to.UserID, to.ClientID, to.Scopes, to.Claims, to.Until = text.Keep(from.UserID), from.ClientID, from.Scopes, from.Claims, from.Until
-			to.Mark.Store(from.Mark.Load())
+	return &knownSessions{cache: slabcache.New(slabcache.Options[knownSession, sessionFacts]{
+		MaxEntries:  maxKnown,
+		MaxBytes:    maxKnownBytes,
+		EntryBytes:  knownWeight,
+		SharedBytes: func(f *sessionFacts) int { return f.claims.Bytes() },
+		Copy: func(to, from *knownSession) {
+			to.until = from.until
+			to.mark.Store(from.mark.Load())
 		},
-		Expires: func(s *validator.Session) int64 { return s.Until.Unix() },
+		Expires: func(s *knownSession) int64 { return started.Add(s.until).Unix() },
 	})}
 }
 
-func (k *knownSessions) get(id uuid.UUID, now time.Time) (*validator.Session, bool) {
-	session, ok := k.cache.Get(string(id[:]))
-	return session, ok && now.Before(session.Until)
+// get returns the session, and notes that it stands as the view has heard by now.
+func (k *knownSessions) get(id uuid.UUID, now time.Time, heard uint64) (validator.Session, bool) {
+	entry, ok := k.cache.Get(string(id[:]))
+	if !ok || now.Sub(started) >= entry.Value.until {
+		return validator.Session{}, false
+	}
+	entry.Value.mark.Store(heard)
+	return sessionOf(entry), true
 }
 
-// put keeps the session and returns it as it is kept.
-func (k *knownSessions) put(id uuid.UUID, session *validator.Session) *validator.Session {
-	if kept := k.cache.Put(string(id[:]), session); kept != nil {
-		return kept
+// held returns the session with this handle if nothing was heard since it was noted
+// that it stands.
+func (k *knownSessions) held(handle uint64, now time.Time, heard uint64) (validator.Session, bool) {
+	entry, ok := k.cache.At(handle)
+	if !ok || entry.Value.mark.Load() != heard || now.Sub(started) >= entry.Value.until {
+		return validator.Session{}, false
 	}
-	return session
+	return sessionOf(entry), true
+}
+
+func sessionOf(entry slabcache.Entry[knownSession, sessionFacts]) validator.Session {
+	facts := entry.Shared
+	return validator.Session{
+		UserID: entry.Text, ClientID: facts.clientID, Scopes: facts.scopes, Claims: facts.claims,
+		Until: started.Add(entry.Value.until), Handle: entry.Handle,
+	}
+}
+
+// put keeps the session, which stands as the view has heard by now, and returns its
+// handle; zero: it is not kept.
+func (k *knownSessions) put(id uuid.UUID, session validator.Session, heard uint64) (handle uint64) {
+	known := &knownSession{until: session.Until.Sub(started)}
+	known.mark.Store(heard)
+	entry, _ := k.cache.Put(string(id[:]), known, k.factsOf(session), session.UserID)
+	return entry.Handle
+}
+
+// factsOf returns what the session has in common with others, once for all of them.
+// Claims are a user's own.
+func (k *knownSessions) factsOf(session validator.Session) *sessionFacts {
+	facts := &sessionFacts{session.ClientID, session.Scopes, session.Claims}
+	if session.Claims != nil {
+		return facts
+	}
+	key := session.ClientID + " " + session.Scopes.String()
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if same, ok := k.facts[key]; ok {
+		return same
+	}
+	if k.facts == nil || len(k.facts) >= maxSessionFacts {
+		k.facts = make(map[string]*sessionFacts)
+	}
+	k.facts[key] = facts
+	return facts
 }
 
 func (k *knownSessions) forget(id uuid.UUID) { k.cache.Forget(string(id[:])) }

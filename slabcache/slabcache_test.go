@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"runtime"
+	"runtime/metrics"
 	"strconv"
 	"strings"
 	"sync"
@@ -14,34 +15,48 @@ import (
 	"github.com/caddy-scope/caddy-scope/slabcache"
 )
 
-// note is a value with a text of its own.
+// note is a value; it has a text of its own, and a writer in common with others.
 type note struct {
-	text    string
 	number  int
 	expires int64
 }
 
-func newCache(entries, bytes int) *slabcache.Cache[note] {
-	return slabcache.New(slabcache.Options[note]{
-		MaxEntries: entries, MaxBytes: bytes, EntryBytes: 80,
-		Text: func(n *note) int { return len(n.text) },
-		Copy: func(to, from *note, text *slabcache.Text) {
-			*to = note{text.Keep(from.text), from.number, from.expires}
-		},
-		Expires: func(n *note) int64 { return n.expires },
+type cache = slabcache.Cache[note, string]
+
+func newCache(entries, bytes int) *cache {
+	return slabcache.New(slabcache.Options[note, string]{
+		MaxEntries: entries, MaxBytes: bytes, EntryBytes: 56,
+		SharedBytes: func(writer *string) int { return len(*writer) },
+		Copy:        func(to, from *note) { *to = *from },
+		Expires:     func(n *note) int64 { return n.expires },
 	})
 }
 
-var later = time.Now().Add(time.Hour).Unix()
+var (
+	later   = time.Now().Add(time.Hour).Unix()
+	writers = [...]string{"ada", "bob", "eve", "mallory", "trent"}
+)
 
-func of(n int) *note { return &note{"text of " + strconv.Itoa(n), n, later} }
+func put(c *cache, key string, n int) bool {
+	_, ok := c.Put(key, &note{n, later}, writer(n), textOf(n))
+	return ok
+}
+
+func textOf(n int) string { return "text of " + strconv.Itoa(n) + strings.Repeat("x", n%8*25) }
+
+func writer(n int) *string { return &writers[n%len(writers)] }
+
+// isNote reports whether the entry is what put made of n.
+func isNote(e slabcache.Entry[note, string], n int) bool {
+	return e.Value.number == n && e.Text == textOf(n) && e.Shared == writer(n)
+}
 
 // TestWhatIsFoundIsWhatWasPut, whatever was put, forgotten and cleared before: a
 // plain map knows what a key may have. The bounds hold after every step.
 func TestWhatIsFoundIsWhatWasPut(t *testing.T) {
 	for _, bounds := range [][2]int{{1, 1 << 20}, {3, 1 << 20}, {50, 1 << 20}, {1000, 1 << 20}, {1000, 20_000}, {100_000, 50_000}} {
 		t.Run(fmt.Sprint(bounds), func(t *testing.T) {
-			c, model := newCache(bounds[0], bounds[1]), map[string]*note{}
+			c, model := newCache(bounds[0], bounds[1]), map[string]int{}
 			found := 0
 			for step := range 20_000 {
 				key := strings.Repeat("k", rand.IntN(20)) + strconv.Itoa(rand.IntN(300))
@@ -56,15 +71,14 @@ func TestWhatIsFoundIsWhatWasPut(t *testing.T) {
 					c.Forget(key)
 					delete(model, key)
 				case n < 400:
-					value := of(step)
-					value.text += strings.Repeat("x", rand.IntN(200))
-					if kept := c.Put(key, value); kept == nil || *kept != *value {
-						t.Fatalf("%v was kept as %v", value, kept)
+					kept, ok := c.Put(key, &note{step, later}, writer(step), textOf(step))
+					if !ok || !isNote(kept, step) {
+						t.Fatalf("%d was kept as %v", step, kept)
 					}
-					model[key] = value
+					model[key] = step
 				default:
 					got, ok := c.Get(key)
-					if want := model[key]; ok && (want == nil || *got != *want) {
+					if want, had := model[key]; ok && (!had || !isNote(got, want)) {
 						t.Fatalf("%q has %v, want %v", key, got, want)
 					}
 					if ok {
@@ -87,13 +101,13 @@ func TestNearlyAllThatFitsIsKept(t *testing.T) {
 	const entries = 20_000
 	c := newCache(entries, 64<<20)
 	for i := range entries {
-		c.Put(strconv.Itoa(i), of(i))
+		put(c, strconv.Itoa(i), i)
 	}
 	lost := 0
 	for i := range entries {
 		if got, ok := c.Get(strconv.Itoa(i)); !ok {
 			lost++
-		} else if got.number != i {
+		} else if !isNote(got, i) {
 			t.Fatalf("%d has %v", i, got)
 		}
 	}
@@ -109,18 +123,18 @@ func TestWhatIsUsedOutlastsAFlood(t *testing.T) {
 		t.Run(strconv.Itoa(busy), func(t *testing.T) {
 			c := newCache(1000, 64<<20)
 			for i := range busy {
-				c.Put(strconv.Itoa(i), of(i))
+				put(c, strconv.Itoa(i), i)
 			}
 			lost := 0
 			for flood := range 20_000 {
-				c.Put("flood"+strconv.Itoa(flood), of(flood))
+				put(c, "flood"+strconv.Itoa(flood), flood)
 				if flood%10 != 0 {
 					continue
 				}
 				for i := range busy {
 					if _, ok := c.Get(strconv.Itoa(i)); !ok {
 						lost++
-						c.Put(strconv.Itoa(i), of(i))
+						put(c, strconv.Itoa(i), i)
 					}
 				}
 			}
@@ -137,7 +151,7 @@ func TestWhatIsUsedOutlastsAFlood(t *testing.T) {
 func TestWhatHasExpiredMakesRoom(t *testing.T) {
 	c := newCache(100_000, 64<<20)
 	for i := range 5000 {
-		c.Put(strconv.Itoa(i), &note{"old", i, time.Now().Unix() - 1})
+		c.Put(strconv.Itoa(i), &note{i, time.Now().Unix() - 1}, writer(i), "old")
 	}
 	if c.Len() > 200 || c.Evicted() != 0 {
 		t.Errorf("%d entries are kept that are of no use, %d were evicted", c.Len(), c.Evicted())
@@ -146,10 +160,10 @@ func TestWhatHasExpiredMakesRoom(t *testing.T) {
 
 func TestValueThatIsTooLargeIsNotKept(t *testing.T) {
 	c := newCache(1000, 10_000)
-	if kept := c.Put("large", &note{strings.Repeat("x", 20_000), 1, later}); kept != nil || c.Len() != 0 || c.Bytes() > 10_000 {
+	if _, ok := c.Put("large", &note{1, later}, writer(1), strings.Repeat("x", 20_000)); ok || c.Len() != 0 || c.Bytes() > 10_000 {
 		t.Errorf("kept %d entries of %d bytes", c.Len(), c.Bytes())
 	}
-	if c.Put("small", of(1)) == nil {
+	if !put(c, "small", 1) {
 		t.Error("nothing is kept any more")
 	}
 }
@@ -164,7 +178,7 @@ func TestReadersNeverSeeAnEntryInTheMaking(t *testing.T) {
 		readers.Go(func() {
 			for !stop.Load() {
 				n := rand.IntN(400)
-				if got, ok := c.Get(strconv.Itoa(n)); ok && (got.number%400 != n || got.text != of(got.number).text) {
+				if got, ok := c.Get(strconv.Itoa(n)); ok && (got.Value.number%400 != n || !isNote(got, got.Value.number)) {
 					t.Errorf("%d has %v", n, got)
 					return
 				}
@@ -172,7 +186,7 @@ func TestReadersNeverSeeAnEntryInTheMaking(t *testing.T) {
 		})
 	}
 	for i := range 50_000 {
-		c.Put(strconv.Itoa(i%400), of(i))
+		put(c, strconv.Itoa(i%400), i)
 		switch {
 		case i%50 == 0:
 			c.Forget(strconv.Itoa(rand.IntN(400)))
@@ -184,30 +198,64 @@ func TestReadersNeverSeeAnEntryInTheMaking(t *testing.T) {
 	readers.Wait()
 }
 
-// TestEntriesAreFewObjects: that is what the package is for.
+// TestEntriesAreFewObjects, of which the collector looks at next to nothing: that is
+// what the package is for.
 func TestEntriesAreFewObjects(t *testing.T) {
 	const entries = 50_000
-	before := objects()
+	objects, scanned := heap()
 	c := newCache(entries, 64<<20)
 	for i := range entries {
-		c.Put(strconv.Itoa(i), of(i))
+		put(c, strconv.Itoa(i), i)
 	}
-	if made := objects() - before; made > entries/20 {
+	moreObjects, moreScanned := heap()
+	if made := moreObjects - objects; made > entries/20 {
 		t.Errorf("%d objects for %d entries", made, c.Len())
+	}
+	if more := (moreScanned - scanned) / entries; more > 16 {
+		t.Errorf("the collector looks at %d bytes of each entry", more)
 	}
 	runtime.KeepAlive(c)
 }
 
-func objects() int64 {
-	var m runtime.MemStats
+// heap returns how many objects there are, and how many bytes of them may be
+// pointers.
+func heap() (objects, scanned int64) {
 	runtime.GC()
-	runtime.ReadMemStats(&m)
-	return int64(m.HeapObjects)
+	samples := []metrics.Sample{{Name: "/gc/heap/objects:objects"}, {Name: "/gc/scan/heap:bytes"}}
+	metrics.Read(samples)
+	return int64(samples[0].Value.Uint64()), int64(samples[1].Value.Uint64())
+}
+
+// TestHandleLeadsToItsEntry while the slab is there, although it was forgotten; and
+// never to that of another cache.
+func TestHandleLeadsToItsEntry(t *testing.T) {
+	c, other := newCache(100, 1<<20), newCache(100, 1<<20)
+	kept, _ := c.Put("key", &note{1, later}, writer(1), textOf(1))
+	put(other, "key", 2)
+	found, _ := c.Get("key")
+	if found.Handle != kept.Handle || kept.Handle == 0 {
+		t.Errorf("handles %x and %x", kept.Handle, found.Handle)
+	}
+	c.Forget("key")
+	if got, ok := c.At(kept.Handle); !ok || !isNote(got, 1) || got.Handle != kept.Handle {
+		t.Errorf("%v, %v", got, ok)
+	}
+	if got, ok := other.At(kept.Handle); ok {
+		t.Errorf("another cache has %v", got)
+	}
+	if got, ok := c.At(0); ok {
+		t.Errorf("no handle leads to %v", got)
+	}
+	c.Clear()
+	put(c, "key", 3)
+	if got, ok := c.At(kept.Handle); ok {
+		t.Errorf("after its slab was let go it leads to %v", got)
+	}
 }
 
 func TestGetAllocatesNothing(t *testing.T) {
 	c := newCache(100, 1<<20)
-	c.Put("key", of(1))
+	put(c, "key", 1)
 	key := []byte("key")
 	if n := testing.AllocsPerRun(100, func() { c.Get(string(key)) }); n != 0 {
 		t.Errorf("%v allocations", n)
@@ -220,7 +268,7 @@ func BenchmarkGet(b *testing.B) {
 	keys := make([]string, entries)
 	for i := range keys {
 		keys[i] = strings.Repeat("k", 500) + strconv.Itoa(i)
-		c.Put(keys[i], of(i))
+		put(c, keys[i], i)
 	}
 	b.ReportAllocs()
 	for i := 0; b.Loop(); i++ {

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"net/http"
 	"net/netip"
-	"sync/atomic"
 	"time"
 
 	"github.com/caddy-scope/caddy-scope/dpop"
@@ -36,23 +35,22 @@ type SessionReader interface {
 	// ReadSession returns the session as it stands. ErrSessionEnded: it is not
 	// alive. Any other error means that the state cannot be confirmed, and the
 	// request is answered with 503.
-	ReadSession(ctx context.Context, sessionID string) (*Session, error)
-	// Holds reports whether what ReadSession returned would be returned again, as
-	// far as that can be told without a look-up; false: read it. It is asked at
-	// every request, with sessions of any reader, also of one that a reload
-	// replaced.
-	Holds(*Session) bool
+	ReadSession(ctx context.Context, sessionID string) (Session, error)
+	// Held returns what ReadSession returned with this handle, if it would return
+	// the same again, as far as that can be told without a look-up; else it reports
+	// false, and the session is read. It is asked at every request, with handles of
+	// any reader, also of one that a reload replaced, and with zero.
+	Held(handle uint64) (Session, bool)
 }
 
 // TokenSessionReader is a SessionReader that is asked by the token, as where it is
 // introspected; ReadSession is then not called. The token's signature and claims
 // were verified before. Its errors are those of ReadSession.
 type TokenSessionReader interface {
-	ReadTokenSession(ctx context.Context, token, resource string) (*Session, error)
+	ReadTokenSession(ctx context.Context, token, resource string) (Session, error)
 }
 
-// Session is what a live session allows. Once returned it is not changed, but
-// for its mark.
+// Session is what a live session allows. Once returned it is not changed.
 type Session struct {
 	UserID   string
 	ClientID string
@@ -61,8 +59,8 @@ type Session struct {
 	Claims oauth.UserClaims
 	Until  time.Time // when it ends by itself; zero: not known
 
-	// Mark is the reader's own, for Holds. Zero: it never holds.
-	Mark atomic.Uint64
+	// Handle is the reader's own, for Held. Zero: it has none.
+	Handle uint64
 }
 
 // Config makes a Resource.

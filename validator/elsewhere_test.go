@@ -39,7 +39,7 @@ func (e *elsewhere) FindKey(_ context.Context, kid string) (*ecdsa.PublicKey, er
 	return nil, oauth.ErrUnknownKey
 }
 
-func (e *elsewhere) ReadTokenSession(ctx context.Context, token, resource string) (*validator.Session, error) {
+func (e *elsewhere) ReadTokenSession(ctx context.Context, token, resource string) (validator.Session, error) {
 	e.asked = append(e.asked, token+" "+resource)
 	return e.Sessions.ReadSession(ctx, validatortest.SessionID)
 }

@@ -15,14 +15,14 @@ func TestFirstSightIsShared(t *testing.T) {
 	cache := NewTokenCache(1000, 1<<20)
 	var runs atomic.Int64
 	checking, goOn := make(chan struct{}), make(chan struct{})
-	verify := func() (*verifiedToken, error) {
+	verify := func() (*claims, error) {
 		if runs.Add(1) == 1 {
 			close(checking)
 		}
 		<-goOn
-		return &verifiedToken{claims: claims{commonClaims: &commonClaims{}, expiresAt: time.Now().Add(time.Minute).Unix()}}, nil
+		return &claims{times: times{expiresAt: time.Now().Add(time.Minute).Unix()}}, nil
 	}
-	results := make([]*verifiedToken, callers)
+	results := make([]verifiedToken, callers)
 	var wg sync.WaitGroup
 	call := func(i int) {
 		wg.Go(func() { results[i], _ = cache.verifyOnce(strings.Clone("a.b.c"), verify) })
@@ -38,7 +38,7 @@ func TestFirstSightIsShared(t *testing.T) {
 		t.Errorf("%d checks, want 1", n)
 	}
 	for i, got := range results {
-		if got == nil || got != results[0] {
+		if got.isNone() || got.keptToken != results[0].keptToken {
 			t.Errorf("caller %d got another result", i)
 		}
 	}

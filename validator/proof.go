@@ -13,7 +13,7 @@ import (
 // checkProof checks that who sends the request holds the key of the token, in
 // all but whether the proof was used before: that costs a write, which only
 // requests are worth that would pass. RFC 9449 section 7.
-func (r *Resource) checkProof(req *http.Request, shown credentials, token *verifiedToken) (*dpop.Proof, *Refusal) {
+func (r *Resource) checkProof(req *http.Request, shown credentials, token verifiedToken) (*dpop.Proof, *Refusal) {
 	switch {
 	case !shown.dpop: // whoever stole a bound token would send it as a bearer's
 		return nil, boundToken(errors.New("a DPoP-bound token was sent as Bearer"))
@@ -33,7 +33,7 @@ func (r *Resource) checkProof(req *http.Request, shown credentials, token *verif
 		return nil, useNonce(verifier.Nonces.Current())
 	case err != nil:
 		return nil, invalidProof(err)
-	case proof.Thumbprint != token.boundKey: // also where the token is bound to none
+	case proof.Thumbprint != token.boundKey(): // also where the token is bound to none
 		return nil, invalidToken(errors.New("the proof is by another key than the token's"))
 	}
 	return proof, nil

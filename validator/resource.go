@@ -147,15 +147,16 @@ type Decision struct {
 	// no such field.
 	NextNonce string
 
-	token *verifiedToken // nil: it rests on none
-	shown string         // as it came; set where sessions are read by their tokens
-	tools *toolTable     // the answer may list them; nil: it does not
+	token   verifiedToken // none: it rests on none
+	granted *grantedScopes
+	shown   string     // as it came; set where sessions are read by their tokens
+	tools   *toolTable // the answer may list them; nil: it does not
 }
 
 // Grant is what a decision rests on. See Confirm.
 type Grant struct {
 	rule  *Rule
-	token *verifiedToken
+	token verifiedToken
 	shown string // see Decision
 }
 
@@ -169,7 +170,7 @@ func (g Grant) Rule() *Rule { return g.rule }
 // the session is worth a note; the token's own clock spares busy ones the
 // question.
 func (d *Decision) NoteUse(interval time.Duration, now time.Time) bool {
-	if d.token == nil {
+	if d.token.isNone() {
 		return false
 	}
 	last := d.token.noted.Load()
@@ -264,7 +265,7 @@ func (r *Resource) Confirm(ctx context.Context, g Grant) error {
 	if !r.cfg.Now().Before(g.token.expires().Add(r.cfg.Leeway)) {
 		return invalidToken(errors.New("the token has expired"))
 	}
-	if _, refusal := r.admit(ctx, g); refusal != nil {
+	if _, _, refusal := r.admit(ctx, g); refusal != nil {
 		return refusal
 	}
 	return nil
@@ -321,17 +322,17 @@ func (r *Resource) authorizeToken(req *http.Request, rule *Rule, shown credentia
 		return Decision{}, refusedToken(err)
 	}
 	var proof *dpop.Proof
-	if shown.dpop || token.boundKey != "" {
+	if shown.dpop || token.boundKey() != "" {
 		var refusal *Refusal
 		if proof, refusal = r.checkProof(req, shown, token); refusal != nil {
 			return Decision{}, refusal
 		}
 	}
-	identity, refusal := r.admit(req.Context(), Grant{rule, token, shown.token})
+	identity, granted, refusal := r.admit(req.Context(), Grant{rule, token, shown.token})
 	if refusal != nil {
 		return Decision{}, refusal
 	}
-	decision := Decision{Rule: rule, Identity: identity, token: token}
+	decision := Decision{Rule: rule, Identity: identity, token: token, granted: granted}
 	if r.byToken != nil {
 		decision.shown = shown.token
 	}
@@ -353,18 +354,18 @@ func refusedToken(err error) *Refusal {
 }
 
 // admit decides what a genuine token allows at this moment.
-func (r *Resource) admit(ctx context.Context, g Grant) (Identity, *Refusal) {
+func (r *Resource) admit(ctx context.Context, g Grant) (Identity, *grantedScopes, *Refusal) {
 	t := g.token
 	session, refusal := r.sessionOf(ctx, g)
 	if refusal != nil {
-		return Identity{}, refusal
+		return Identity{}, nil, refusal
 	}
 	if !r.cfg.ClientAllowed(t.clientID) {
-		return Identity{}, invalidToken(errors.New("the client is not registered any more"))
+		return Identity{}, nil, invalidToken(errors.New("the client is not registered any more"))
 	}
 	granted := t.grantedBy(session.Scopes, &r.grants)
 	id := Identity{
-		UserID: t.userID, ClientID: t.clientID, SessionID: t.sessionID,
+		UserID: t.userID(), ClientID: t.clientID, SessionID: t.sessionID(),
 		Scopes: granted.text, ExpiresAt: t.expires(),
 	}
 	if id.UserID == id.ClientID {
@@ -378,44 +379,44 @@ func (r *Resource) admit(ctx context.Context, g Grant) (Identity, *Refusal) {
 	if !g.rule.admits(id.Claims) {
 		refusal := userNotAllowed()
 		refusal.Identity = id
-		return Identity{}, refusal
+		return Identity{}, nil, refusal
 	}
 	if !g.rule.allows(granted.scopes) {
 		refusal := insufficientScope()
 		refusal.Identity = id
-		return Identity{}, refusal
+		return Identity{}, nil, refusal
 	}
-	return id, nil
+	return id, granted, nil
 }
 
 // sessionOf returns the session of the token as it stands. What was read for
 // this token before is asked about first.
-func (r *Resource) sessionOf(ctx context.Context, g Grant) (*Session, *Refusal) {
+func (r *Resource) sessionOf(ctx context.Context, g Grant) (Session, *Refusal) {
 	t := g.token
-	if session := t.session.Load(); session != nil && r.cfg.Sessions.Holds(session) {
+	if session, ok := r.cfg.Sessions.Held(t.session.Load()); ok {
 		return session, nil
 	}
 	session, err := r.readSession(ctx, g)
 	switch {
 	case errors.Is(err, ErrSessionEnded):
-		return nil, invalidToken(err)
+		return Session{}, invalidToken(err)
 	case err != nil:
 		// Never 401 (clients would drop good tokens), never a pass.
-		return nil, unconfirmed(fmt.Errorf("read session: %w", err))
-	case session.UserID != t.userID || session.ClientID != t.clientID:
-		return nil, invalidToken(errors.New("the session is another user's or client's"))
+		return Session{}, unconfirmed(fmt.Errorf("read session: %w", err))
+	case session.UserID != t.userID() || session.ClientID != t.clientID:
+		return Session{}, invalidToken(errors.New("the session is another user's or client's"))
 	}
-	if session.Mark.Load() != 0 {
-		t.session.Store(session)
+	if session.Handle != 0 {
+		t.session.Store(session.Handle)
 	}
 	return session, nil
 }
 
-func (r *Resource) readSession(ctx context.Context, g Grant) (*Session, error) {
+func (r *Resource) readSession(ctx context.Context, g Grant) (Session, error) {
 	if r.byToken != nil {
 		return r.byToken.ReadTokenSession(ctx, g.shown, r.cfg.Resource)
 	}
-	return r.cfg.Sessions.ReadSession(ctx, g.token.sessionID)
+	return r.cfg.Sessions.ReadSession(ctx, g.token.sessionID())
 }
 
 // Missing returns what held lacks of the rule's requirement; nil: nothing. Of

@@ -4,6 +4,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 	"unique"
 
 	"golang.org/x/sync/singleflight"
@@ -23,28 +24,27 @@ import (
 // entries, or, past the strict gate, none. Only verified tokens are kept, and
 // no more of them than fit into the bound. Safe for concurrent use.
 type TokenCache struct {
-	tokens   *slabcache.Cache[verifiedToken]
+	tokens   *slabcache.Cache[keptToken, sharedClaims]
 	verifies singleflight.Group // by token
 	verified atomic.Int64
+
+	mu     sync.Mutex
+	shared map[commonClaims]*sharedClaims
 }
 
-// tokenOverhead is what an entry weighs besides the bytes of its token: the
-// claims, the session that they lead to, and what is counted.
-const tokenOverhead = 768
+// tokenOverhead is what an entry weighs besides the bytes of its token and its own
+// claims: its place in a slab and in the index.
+const tokenOverhead = 256
 
 // NewTokenCache returns an empty cache of at most maxTokens, which take about
 // maxBytes at most.
 func NewTokenCache(maxTokens int, maxBytes uint64) *TokenCache {
-	common := commonTable{}
-	return &TokenCache{tokens: slabcache.New(slabcache.Options[verifiedToken]{
+	return &TokenCache{tokens: slabcache.New(slabcache.Options[keptToken, sharedClaims]{
 		MaxEntries: maxTokens,
 		MaxBytes:   int(maxBytes),
 		EntryBytes: tokenOverhead,
-		Text:       (*verifiedToken).ownText,
-		Copy: func(to, from *verifiedToken, text *slabcache.Text) {
-			from.copyTo(to, text, common.find(from.commonClaims))
-		},
-		Expires: func(t *verifiedToken) int64 { return t.expiresAt },
+		Copy:       func(to, from *keptToken) { from.copyTo(to) },
+		Expires:    func(t *keptToken) int64 { return t.expiresAt },
 	})}
 }
 
@@ -62,85 +62,115 @@ func (c *TokenCache) Len() int { return c.tokens.Len() }
 func (c *TokenCache) Bytes() uint64 { return uint64(c.tokens.Bytes()) }
 
 // get returns a token verified before. A nil cache has none.
-func (c *TokenCache) get(token string) (*verifiedToken, bool) {
+func (c *TokenCache) get(token string) (verifiedToken, bool) {
 	if c == nil {
-		return nil, false
+		return verifiedToken{}, false
 	}
-	return c.tokens.Get(token)
+	entry, ok := c.tokens.Get(token)
+	return verifiedToken{entry.Value, entry.Shared, entry.Text}, ok
 }
 
-// verifyOnce runs verify and keeps its result. Callers with the same token at
-// the same time share one run.
-func (c *TokenCache) verifyOnce(token string, verify func() (*verifiedToken, error)) (*verifiedToken, error) {
+// verifyOnce runs verify and keeps the claims that it returns. Callers with the same
+// token at the same time share one run.
+func (c *TokenCache) verifyOnce(token string, verify func() (*claims, error)) (verifiedToken, error) {
 	if c == nil {
-		return verify()
+		said, err := verify()
+		if err != nil {
+			return verifiedToken{}, err
+		}
+		return said.token(&sharedClaims{commonClaims: said.commonClaims}), nil
 	}
 	shared, err, _ := c.verifies.Do(token, func() (any, error) {
-		if known, ok := c.tokens.Get(token); ok { // since it was looked up
+		if known, ok := c.get(token); ok { // since it was looked up
 			return known, nil
 		}
 		c.verified.Add(1)
-		verified, err := verify()
+		said, err := verify()
 		if err != nil {
 			return nil, err
 		}
-		if kept := c.tokens.Put(token, verified); kept != nil {
-			verified = kept
+		verified := said.token(c.sharedClaims(&said.commonClaims))
+		if kept, ok := c.tokens.Put(token, verified.keptToken, verified.sharedClaims, verified.own); ok {
+			verified = verifiedToken{kept.Value, kept.Shared, kept.Text}
 		}
 		return verified, nil
 	})
 	if err != nil {
-		return nil, err
+		return verifiedToken{}, err
 	}
-	return shared.(*verifiedToken), nil
+	return shared.(verifiedToken), nil
 }
 
-// verifiedToken is a token whose signature was verified.
-type verifiedToken struct {
-	claims
+// maxShared bounds the table; the combinations that exist are far fewer.
+const maxShared = 1024
 
-	session atomic.Pointer[Session] // as it was read last; see SessionReader.Holds
-	granted atomic.Pointer[grantedScopes]
-	noted   atomic.Int64 // when its use was last noted, in ns; see Decision.NoteUse
-	use     atomic.Pointer[tokenUse]
-}
-
-// ownText is the length of what is the token's own.
-func (t *verifiedToken) ownText() int { return len(t.userID) + len(t.sessionID) + len(t.boundKey) }
-
-// copyTo brings a token among those that are kept, or from one slab of them to
-// another. The session and the counts are found anew: they are kept in the order in
-// which they were made, and old ones would hold what lies beside them.
-func (t *verifiedToken) copyTo(to *verifiedToken, text *slabcache.Text, common *commonClaims) {
-	to.claims = t.claims
-	to.commonClaims = common
-	to.userID, to.sessionID, to.boundKey = text.Keep(t.userID), text.Keep(t.sessionID), text.Keep(t.boundKey)
-	to.granted.Store(t.granted.Load())
-	to.noted.Store(t.noted.Load())
-}
-
-// commonTable has what tokens share once. Not safe for concurrent use.
-type commonTable map[commonClaims]*commonClaims
-
-// maxCommon bounds the table; the combinations that exist are far fewer.
-const maxCommon = 1024
-
-func (t commonTable) find(c *commonClaims) *commonClaims {
-	if common, ok := t[*c]; ok {
-		return common
+// sharedClaims returns the one copy of what many tokens say.
+func (c *TokenCache) sharedClaims(said *commonClaims) *sharedClaims {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if shared, ok := c.shared[*said]; ok {
+		return shared
 	}
-	if len(t) >= maxCommon {
-		clear(t)
+	if c.shared == nil || len(c.shared) >= maxShared {
+		c.shared = make(map[commonClaims]*sharedClaims)
 	}
-	common := new(commonClaims)
-	*common = *c
+	shared := &sharedClaims{commonClaims: *said}
 	// Pieces of one token's payload; and equal strings at one address are compared
 	// at a glance.
-	for _, s := range []*string{&common.issuer, &common.audience, &common.clientID, &common.scope, &common.kid} {
+	for _, s := range []*string{&shared.issuer, &shared.audience, &shared.clientID, &shared.scope, &shared.kid} {
 		*s = unique.Make(*s).Value()
 	}
-	t[*common] = common
-	return common
+	c.shared[shared.commonClaims] = shared
+	return shared
+}
+
+// verifiedToken is a token whose signature was verified. It is a value of four
+// words, so that it is put together for each request from what is kept of it, which
+// has no pointers: see slabcache.
+type verifiedToken struct {
+	*keptToken
+	*sharedClaims
+	own string // user, session and key, one behind the other
+}
+
+// keptToken is what is a token's own, but for the text of it.
+type keptToken struct {
+	times
+	userLength, sessionLength uint32
+
+	noted   atomic.Int64  // when its use was last noted, in ns; see Decision.NoteUse
+	session atomic.Uint64 // handle of the session as it was read last; see SessionReader.Held
+}
+
+// copyTo brings a token from one slab to another. Its session is found
+// again by its handle.
+func (t *keptToken) copyTo(to *keptToken) {
+	to.times, to.userLength, to.sessionLength = t.times, t.userLength, t.sessionLength
+	to.noted.Store(t.noted.Load())
+	to.session.Store(t.session.Load())
+}
+
+// isNone reports whether there is no token.
+func (t verifiedToken) isNone() bool { return t.keptToken == nil }
+
+func (t verifiedToken) userID() string { return t.own[:t.userLength] }
+
+func (t verifiedToken) sessionID() string {
+	return t.own[t.userLength : t.userLength+t.sessionLength]
+}
+
+// boundKey is the thumbprint of the key that the token is bound to; empty: a bearer
+// token.
+func (t verifiedToken) boundKey() string { return t.own[t.userLength+t.sessionLength:] }
+
+func (t verifiedToken) expires() time.Time { return time.Unix(t.expiresAt, 0) }
+
+// sharedClaims are what tokens share, and what such tokens may do.
+type sharedClaims struct {
+	commonClaims
+
+	mu      sync.Mutex // of whoever adds
+	granted atomic.Pointer[[]*grantedScopes]
 }
 
 // grantedScopes is what tokens of one scope may do while their sessions allow
@@ -152,15 +182,30 @@ type grantedScopes struct {
 	text    string         // of scopes
 }
 
+// maxGranted bounds the answers that are kept of tokens which say the same: their
+// sessions differ where users or clients have narrowed them.
+const maxGranted = 32
+
 // grantedBy returns what the token may do: a token never exceeds its session as
-// it stands now. The last answer is kept, for as long as it is asked with the
-// same declarations and the same session scopes.
-func (t *verifiedToken) grantedBy(session oauth.ScopeSet, grants *grantTable) *grantedScopes {
-	if g := t.granted.Load(); g != nil && g.catalog == grants.catalog && g.session.Equal(session) {
-		return g
+// it stands now. Answers are kept, for tokens that say the same and sessions that
+// allow the same.
+func (c *sharedClaims) grantedBy(session oauth.ScopeSet, grants *grantTable) *grantedScopes {
+	if known := c.granted.Load(); known != nil {
+		for _, g := range *known {
+			if g.catalog == grants.catalog && g.session.Equal(session) {
+				return g
+			}
+		}
 	}
-	g := grants.granted(t.scope, session)
-	t.granted.Store(g)
+	g := grants.granted(c.scope, session)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	// The newest first, and those of a catalog that a reload replaced leave at last.
+	kept := []*grantedScopes{g}
+	if known := c.granted.Load(); known != nil {
+		kept = append(kept, (*known)[:min(len(*known), maxGranted-1)]...)
+	}
+	c.granted.Store(&kept)
 	return g
 }
 

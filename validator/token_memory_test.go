@@ -16,6 +16,7 @@ import (
 	"math/big"
 	"net/http"
 	"runtime"
+	"runtime/metrics"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -66,27 +67,26 @@ func (m *floodMinter) token(session string) string {
 // everySession has a session of its own for every id, as a view has.
 type everySession struct{}
 
-func (everySession) ReadSession(_ context.Context, id string) (*validator.Session, error) {
-	session := &validator.Session{UserID: "user-of-" + id, ClientID: validatortest.ClientID, Scopes: oauth.NewScopeSet("jobs:read")}
-	session.Mark.Store(1)
-	return session, nil
+func (everySession) ReadSession(_ context.Context, id string) (validator.Session, error) {
+	return validator.Session{UserID: "user-of-" + id, ClientID: validatortest.ClientID, Scopes: oauth.NewScopeSet("jobs:read"), Handle: 1}, nil
 }
 
-func (everySession) Holds(*validator.Session) bool { return true }
+func (everySession) Held(uint64) (validator.Session, bool) { return validator.Session{}, false }
 
 var floodOf = flag.Int64("flood", 40_000, "how many tokens come in TestMemoryOfTokensIsBounded; scripts/test has it 200,000")
 
 // TestMemoryOfTokensIsBounded: many times as many distinct valid tokens as a cache
 // of ten thousand keeps, each of a session of its own. All are let through;
 // it never holds more than it may, and what it holds takes no more than a
-// kibibyte for each token besides its own bytes.
+// kibibyte for each token besides its own bytes, of which the garbage collector
+// looks at next to nothing.
 func TestMemoryOfTokensIsBounded(t *testing.T) {
 	const most = 10_000
 	cache := validator.NewTokenCache(most, 64<<20)
 	s := newScene(t, func(cfg *validator.Config) { cfg.Tokens, cfg.Sessions = cache, everySession{} })
 	minter := newFloodMinter(s.minter.Key)
 	usage := new(validator.Usage)
-	before := heapInUse()
+	before, scannedBefore := heapInUse(), scanned()
 
 	var sent, length, held atomic.Int64
 	var callers sync.WaitGroup
@@ -117,14 +117,26 @@ func TestMemoryOfTokensIsBounded(t *testing.T) {
 		time.Sleep(time.Millisecond)
 	}
 	each := (heapInUse()-before)/int64(cache.Len()) - length.Load()
-	t.Logf("%d tokens of %d bytes are kept, at most %d were; %d bytes of heap for each besides", cache.Len(), length.Load(), held.Load(), each)
+	eachScanned := (scanned() - scannedBefore) / int64(cache.Len())
+	t.Logf("%d tokens of %d bytes are kept, at most %d were; %d bytes of heap for each besides, %d that the collector looks at", cache.Len(), length.Load(), held.Load(), each, eachScanned)
 	if cache.Len() > most || cache.Len() < most*9/10 {
 		t.Errorf("%d tokens are kept, want %d at most and not far from it", cache.Len(), most)
 	}
 	if each > 1024 {
 		t.Errorf("%d bytes of heap for each token, want 1024 at most", each)
 	}
+	if eachScanned > 64 {
+		t.Errorf("the collector looks at %d bytes for each token", eachScanned)
+	}
 	runtime.KeepAlive(cache)
+}
+
+// scanned returns how many bytes of the heap may be pointers.
+func scanned() int64 {
+	runtime.GC()
+	sample := []metrics.Sample{{Name: "/gc/scan/heap:bytes"}}
+	metrics.Read(sample)
+	return int64(sample[0].Value.Uint64())
 }
 
 func heapInUse() int64 {

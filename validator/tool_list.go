@@ -18,9 +18,9 @@ func (d *Decision) mayList() func(tool string) bool {
 		switch {
 		case call == nil:
 			return false
-		case d.token != nil && !call.admits(d.Identity.Claims):
+		case !d.token.isNone() && !call.admits(d.Identity.Claims):
 			return false // asking for more would not help
-		case d.token == nil || d.tools.listDeclared: // calling one tells the client what to ask for
+		case d.token.isNone() || d.tools.listDeclared: // calling one tells the client what to ask for
 			return true
 		}
 		return call.allows(held)

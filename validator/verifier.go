@@ -14,12 +14,17 @@ import (
 
 // claims of an access token. RFC 9068 section 2.2.
 type claims struct {
-	*commonClaims
+	commonClaims
 	userID    string
 	sessionID string
 	boundKey  string // thumbprint of the key that it is bound to; empty: a bearer token
-	issuedAt  int64  // these three in Unix seconds
-	notBefore int64  // 0: no such claim
+	times
+}
+
+// times are in Unix seconds.
+type times struct {
+	issuedAt  int64
+	notBefore int64 // 0: no such claim
 	expiresAt int64
 }
 
@@ -34,7 +39,15 @@ type commonClaims struct {
 	key *ecdsa.PublicKey // nil: not verified yet
 }
 
-func (c *claims) expires() time.Time { return time.Unix(c.expiresAt, 0) }
+// token returns the token that says so, once it was verified.
+func (c *claims) token(shared *sharedClaims) verifiedToken {
+	return verifiedToken{
+		&keptToken{
+			times: c.times, userLength: uint32(len(c.userID)), sessionLength: uint32(len(c.sessionID)),
+		},
+		shared, c.userID + c.sessionID + c.boundKey,
+	}
+}
 
 // verifier checks tokens against one issuer and one audience.
 type verifier struct {
@@ -51,37 +64,37 @@ type verifier struct {
 //
 // What is cheap comes first, so that a flood of bad tokens costs less than good
 // ones; nothing that the token says is used before its signature is verified.
-func (v *verifier) verify(ctx context.Context, token string) (*verifiedToken, error) {
+func (v *verifier) verify(ctx context.Context, token string) (verifiedToken, error) {
 	if known, ok := v.cache.get(token); ok {
 		// The bytes are known; the key may have been retired since.
 		if key, err := v.key(ctx, known.kid); err != nil {
-			return nil, err
+			return verifiedToken{}, err
 		} else if key != known.key && !key.Equal(known.key) {
-			return nil, oauth.ErrUnknownKey
+			return verifiedToken{}, oauth.ErrUnknownKey
 		}
-		return known, v.check(&known.claims)
+		return known, v.check(&known.commonClaims, known.times)
 	}
 	compact, err := strictCompact(token)
 	if err != nil {
-		return nil, err
+		return verifiedToken{}, err
 	}
 	key, err := v.key(ctx, compact.kid)
 	if err != nil {
-		return nil, err
+		return verifiedToken{}, err
 	}
 	said, err := readClaims(compact.payload)
 	if err != nil {
-		return nil, err
+		return verifiedToken{}, err
 	}
-	if err := v.check(&said); err != nil {
-		return nil, err
+	if err := v.check(&said.commonClaims, said.times); err != nil {
+		return verifiedToken{}, err
 	}
-	return v.cache.verifyOnce(token, func() (*verifiedToken, error) {
+	return v.cache.verifyOnce(token, func() (*claims, error) {
 		if !compact.verifies(key) {
 			return nil, errBadSignature
 		}
 		said.kid, said.key = compact.kid, key
-		return &verifiedToken{claims: said}, nil
+		return &said, nil
 	})
 }
 
@@ -123,7 +136,6 @@ func readClaims(payload []byte) (c claims, err error) {
 	if err != nil {
 		return claims{}, err
 	}
-	c.commonClaims = new(commonClaims)
 	for _, member := range []struct {
 		name string
 		into *string
@@ -178,7 +190,7 @@ func readConfirmation(raw []byte) (thumbprint string, err error) {
 
 // check judges the claims as they stand now. It runs at every request, for
 // known tokens too.
-func (v *verifier) check(c *claims) error {
+func (v *verifier) check(c *commonClaims, t times) error {
 	now := v.now()
 	behind, ahead := now.Add(-v.leeway).Unix(), now.Add(v.leeway).Unix()
 	switch {
@@ -186,13 +198,13 @@ func (v *verifier) check(c *claims) error {
 		return errors.New("issued by another issuer")
 	case c.audience != v.audience:
 		return errors.New("issued for another resource")
-	case behind >= c.expiresAt:
+	case behind >= t.expiresAt:
 		return errors.New("expired")
-	case c.issuedAt > ahead:
+	case t.issuedAt > ahead:
 		return errors.New("issued in the future")
-	case c.expiresAt <= c.issuedAt:
+	case t.expiresAt <= t.issuedAt:
 		return errors.New("expires before it was issued")
-	case c.notBefore > ahead:
+	case t.notBefore > ahead:
 		return errors.New("not valid yet")
 	}
 	return nil

@@ -160,19 +160,19 @@ func (s *Sessions) Reads() int {
 }
 
 // ReadSession implements validator.SessionReader.
-func (s *Sessions) ReadSession(_ context.Context, id string) (*validator.Session, error) {
+func (s *Sessions) ReadSession(_ context.Context, id string) (validator.Session, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.reads++
 	if s.failure != nil {
-		return nil, s.failure
+		return validator.Session{}, s.failure
 	}
 	session, ok := s.sessions[id]
 	if !ok {
-		return nil, validator.ErrSessionEnded
+		return validator.Session{}, validator.ErrSessionEnded
 	}
-	return session, nil
+	return *session, nil
 }
 
-// Holds implements validator.SessionReader: every session is read every time.
-func (s *Sessions) Holds(*validator.Session) bool { return false }
+// Held implements validator.SessionReader: every session is read every time.
+func (s *Sessions) Held(uint64) (validator.Session, bool) { return validator.Session{}, false }

@@ -1,0 +1,39 @@
+package validator
+
+import (
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/caddy-scope/caddy-scope/oauth"
+)
+
+// TestCountsThatNobodyTakesAreBounded: nobody takes them while the database is away.
+// What is counted already goes on, and there is room for others afterwards.
+func TestCountsThatNobodyTakesAreBounded(t *testing.T) {
+	scopes := oauth.NewScopeSet("jobs:read")
+	rule, granted, usage := &Rule{Scopes: scopes}, &grantedScopes{scopes: scopes}, &Usage{}
+	use := func(session uuid.UUID) {
+		d := Decision{Rule: rule, granted: granted, token: (&claims{sessionID: session.String()}).token(&sharedClaims{})}
+		d.CountUse(usage)
+	}
+	first := uuid.New()
+	use(first)
+	for range 3 * usageShards * maxCounted {
+		use(uuid.New())
+	}
+	use(first)
+	counted := map[string]int64{}
+	for _, c := range usage.Take(time.Now(), 0) {
+		counted[c.SessionID] = c.Count
+	}
+	if most := usageShards * maxCounted; len(counted) != most || counted[first.String()] != 2 {
+		t.Errorf("%d sessions were counted, want %d; the first one %d times", len(counted), most, counted[first.String()])
+	}
+	late := uuid.New()
+	use(late)
+	if calls := usage.Take(time.Now(), 0); len(calls) != 1 || calls[0] != (Calls{late.String(), "jobs:read", 1}) {
+		t.Errorf("afterwards %v", calls)
+	}
+}
