@@ -11,7 +11,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	"unicode/utf8"
 
 	"github.com/google/uuid"
 
@@ -176,7 +175,7 @@ func (s *Server) readAuthorizationRequest(req *AuthorizationRequest, client *Cli
 		s.readIDTokenHint(req, p["id_token_hint"])
 	}
 	if req.Scopes.Contains(oauth.ScopeOpenID) {
-		if req.Nonce = p["nonce"]; len(req.Nonce) > maxNonce || !utf8.ValidString(req.Nonce) || strings.ContainsRune(req.Nonce, 0) {
+		if req.Nonce = p["nonce"]; len(req.Nonce) > maxNonce || !isText(req.Nonce) {
 			return oauth.InvalidRequest("The nonce is too long or not text.")
 		}
 	}

@@ -122,6 +122,8 @@ func TestAssertionsThatDoNotHoldAreRefused(t *testing.T) {
 		"no typ":                       o.assertion(func(header, _ map[string]any) { delete(header, "typ") }),
 		"typ in another case":          o.assertion(func(header, _ map[string]any) { delete(header, "typ"); header["Typ"] = "oauth-id-jag+jwt" }),
 		"crit":                         o.assertion(func(header, _ map[string]any) { header["crit"], header["b64"] = []string{"b64"}, true }),
+		"a name that no row can hold":  o.assertion(claim("email", "grace\x00@corp.example")),
+		"a sid that no row can hold":   o.assertion(claim("sid", "\x00")),
 		"a stranger's signature":       o.signed("ES256", stranger),
 		"a key that is not published":  o.assertion(header("kid", "another")),
 		"signed with the public key":   o.signed("HS256", document, header("kid", "ES256")),

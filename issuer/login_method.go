@@ -5,6 +5,8 @@ import (
 	"errors"
 	"net/url"
 	"regexp"
+	"slices"
+	"strings"
 	"time"
 	"unicode"
 	"unicode/utf8"
@@ -119,7 +121,7 @@ type ExternalUser struct {
 const maxSubject = 255
 
 // checkExternalUser refuses names that could not be told apart in a log or a
-// header.
+// header, and whatever else of the user no row can hold.
 func checkExternalUser(user ExternalUser) error {
 	for what, name := range map[string]string{"subject": user.Subject, "user id": user.UserID} {
 		if name == "" || len(name) > maxSubject || !utf8.ValidString(name) {
@@ -131,8 +133,32 @@ func checkExternalUser(user ExternalUser) error {
 			}
 		}
 	}
+	if !isText(user.Name) || !isText(user.SessionID) {
+		return errors.New("the name or the sid holds bytes that are no text")
+	}
+	for _, claims := range []map[string]any{user.Claims, user.Profile} {
+		for name, value := range claims {
+			if !holdsText(value) {
+				return errors.New("the claim " + name + " holds bytes that are no text")
+			}
+		}
+	}
 	return nil
 }
+
+// holdsText is true of all values of ExternalUser.Claims that a row can hold.
+func holdsText(value any) bool {
+	switch v := value.(type) {
+	case string:
+		return isText(v)
+	case []any:
+		return !slices.ContainsFunc(v, func(item any) bool { return !holdsText(item) })
+	}
+	return true
+}
+
+// isText reports whether a row can hold the text: Postgres has no NUL.
+func isText(text string) bool { return utf8.ValidString(text) && strings.IndexByte(text, 0) < 0 }
 
 // CheckLoginMethods refuses methods that could not be told apart, or that lead
 // nowhere. The error names the method.

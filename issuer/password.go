@@ -44,7 +44,7 @@ func HashPassword(ctx context.Context, password string) (string, error) {
 		return "", fmt.Errorf("the password is too short: at least %d bytes", MinPasswordBytes)
 	case len(password) > MaxPasswordBytes:
 		return "", fmt.Errorf("the password is too long: at most %d bytes", MaxPasswordBytes)
-	case !utf8.ValidString(password) || strings.ContainsRune(password, 0):
+	case !isText(password):
 		return "", errors.New("the password is not text")
 	}
 	h := passwordHash{argon2Cost: defaultArgon2Cost, salt: make([]byte, 16)}

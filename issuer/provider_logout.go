@@ -33,6 +33,9 @@ func (s *Server) handleProviderLogout(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	logout, err := method.logout().ReadLogoutToken(r.Context(), params["logout_token"])
+	if err == nil && !(isText(logout.Subject) && isText(logout.SessionID)) {
+		err = &ProviderRefusal{Err: errors.New("sub or sid of the logout token holds bytes that are no text")}
+	}
 	logins, sessions := 0, 0
 	if err == nil {
 		logout.EndSessions = method.SignOutEndsSessions

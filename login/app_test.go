@@ -38,6 +38,22 @@ func TestUserOfTheAppIsSignedInHere(t *testing.T) {
 	}
 }
 
+// TestUserWhomNoRowCanHoldIsRefused: NUL in what the app says of a user is no fault of
+// the database. ADM-11.
+func TestUserWhomNoRowCanHoldIsRefused(t *testing.T) {
+	t.Parallel()
+	a := newOwnersApp(t)
+	scene := newJWTScene(t, a)
+	for claim, value := range map[string]any{"sub": "ada\x00", "email": "ada\x00@app.example", "roles": []string{"recruiter", "\x00"}, "sid": "\x00", "given_name": "\x00"} {
+		b := scene.Browser(t)
+		b.SetCookie(appCookie, a.keys.signed(a.claims(func(claims map[string]any) { claims[claim] = value })))
+		page := b.Authorize("cli")
+		if want := claim != "given_name"; (page.Status == http.StatusForbidden) != want || page.Status >= http.StatusInternalServerError {
+			t.Errorf("%s: %d %s", claim, page.Status, page.Text())
+		}
+	}
+}
+
 // APP-11, A-26: a login cookie that was planted is not adopted.
 func TestAppSignsInWithANewCookie(t *testing.T) {
 	t.Parallel()

@@ -109,7 +109,7 @@ func (c *Claims) UserOf(authority string, claims map[string]any) (issuer.Externa
 func profile(claims map[string]any) map[string]any {
 	picked := make(map[string]any)
 	for _, name := range issuer.ProfileClaims() {
-		if value, ok := claims[name].(string); ok && value != "" && len(value) <= maxProfileText {
+		if value, ok := claims[name].(string); ok && value != "" && len(value) <= maxProfileText && !strings.ContainsRune(value, 0) {
 			picked[name] = value
 		}
 	}

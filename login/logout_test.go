@@ -153,6 +153,8 @@ func TestLogoutTokensThatDoNotHoldEndNothing(t *testing.T) {
 		"without iat":              claim("iat", nil),
 		"old":                      claim("iat", time.Now().Add(-10*time.Minute).Unix()),
 		"of the future":            claim("iat", time.Now().Add(10*time.Minute).Unix()),
+		"about a sub no row holds": claim("sub", "a\x00"),
+		"about a sid no row holds": claim("sid", "a\x00"),
 		"about nobody":             p.logoutToken(func(c map[string]any) { delete(c, "sub"); delete(c, "sid") }),
 		"of another type":          signed("at+jwt", jose.ES256, p.key),
 		"signed by a stranger":     signed("logout+jwt", jose.ES256, newProvider(t).key),

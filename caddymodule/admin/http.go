@@ -121,6 +121,9 @@ func (a *Admin) ServeHTTP(w http.ResponseWriter, r *http.Request) error {
 			return apiError(err)
 		}
 	}
+	if err := q.check(); err != nil {
+		return apiError(err)
+	}
 	if matched.method == http.MethodDelete { // before anything goes
 		if err := q.unknown(); err != nil {
 			return apiError(err)

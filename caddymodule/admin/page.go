@@ -52,7 +52,7 @@ func nameCursor(name string) string { return cursorEncoding.EncodeToString([]byt
 // name is the position of a list that is ordered by name.
 func (p Paging) name() (string, error) {
 	name, err := cursorEncoding.DecodeString(p.After)
-	if err != nil {
+	if err != nil || !isText(string(name)) {
 		return "", errCursor
 	}
 	return string(name), nil
