@@ -130,19 +130,7 @@ func (p *Protect) Provision(ctx caddy.Context) error {
 		return err
 	}
 	p.app, p.streams = app, new(openStreams)
-	if p.Errors != "" && p.Errors != "caddy" {
-		return p.at(fmt.Errorf("errors: %q is not caddy", p.Errors))
-	}
-	if p.ToolList != "" && p.ToolList != toolListCallable && p.ToolList != toolListDeclared {
-		return p.at(fmt.Errorf("tool_list: %q is neither %s nor %s", p.ToolList, toolListCallable, toolListDeclared))
-	}
-	if err := p.Mode.check(); err != nil {
-		return p.at(err)
-	}
-	if p.Streams != "" && p.Streams != streamsUntilClose {
-		return p.at(fmt.Errorf("streams: %q is not %s", p.Streams, streamsUntilClose))
-	}
-	if err := p.provisionRequestID(); err != nil {
+	if err := p.checkWords(); err != nil {
 		return p.at(err)
 	}
 	routes, err := app.surveyRoutes(ctx)
@@ -192,20 +180,42 @@ func (p *Protect) Provision(ctx caddy.Context) error {
 		}
 		return p.at(err)
 	}
-	if p.BypassRaw != nil {
-		text, _ := json.Marshal(p.BypassRaw) // was read from JSON, and is gone when it is loaded
-		p.bypassing = string(text)
-		matchers, err := ctx.LoadModule(p, "BypassRaw")
-		if err != nil {
-			return p.at(fmt.Errorf("bypass: %w", err))
-		}
-		if err := p.bypass.FromInterface(matchers); err != nil {
-			return p.at(fmt.Errorf("bypass: %w", err))
-		}
+	if err := p.provisionBypass(ctx); err != nil {
+		return p.at(fmt.Errorf("bypass: %w", err))
 	}
 	p.provisionDecisions()
 	app.gates = append(app.gates, p)
 	return nil
+}
+
+// checkWords checks what can be checked without the other gates.
+func (p *Protect) checkWords() error {
+	if p.Errors != "" && p.Errors != "caddy" {
+		return fmt.Errorf("errors: %q is not caddy", p.Errors)
+	}
+	if p.ToolList != "" && p.ToolList != toolListCallable && p.ToolList != toolListDeclared {
+		return fmt.Errorf("tool_list: %q is neither %s nor %s", p.ToolList, toolListCallable, toolListDeclared)
+	}
+	if err := p.Mode.check(); err != nil {
+		return err
+	}
+	if p.Streams != "" && p.Streams != streamsUntilClose {
+		return fmt.Errorf("streams: %q is not %s", p.Streams, streamsUntilClose)
+	}
+	return p.provisionRequestID()
+}
+
+func (p *Protect) provisionBypass(ctx caddy.Context) error {
+	if p.BypassRaw == nil {
+		return nil
+	}
+	text, _ := json.Marshal(p.BypassRaw) // was read from JSON, and is gone when it is loaded
+	p.bypassing = string(text)
+	matchers, err := ctx.LoadModule(p, "BypassRaw")
+	if err != nil {
+		return err
+	}
+	return p.bypass.FromInterface(matchers)
 }
 
 // Cleanup lets go of the counters of rules that no configuration has any more.
