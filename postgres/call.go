@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -192,54 +191,4 @@ func hasCode(err error, code string) bool {
 func rolledBack(err error) bool {
 	var pgErr *pgconn.PgError
 	return errors.As(err, &pgErr) && !brokenBy(pgErr)
-}
-
-const (
-	// breakAfter timeouts in a row, writes are let through one at a time, so
-	// that retries cannot pile up backends that wait for a dead standby.
-	breakAfter = 3
-	probeEvery = 500 * time.Millisecond
-)
-
-type breaker struct {
-	mu      sync.Mutex
-	failed  int
-	probing bool
-	next    time.Time
-}
-
-// enter reports whether a write may go ahead, and whether it is the one that
-// finds out if the server answers again.
-func (b *breaker) enter(now time.Time) (probe, ok bool) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.failed < breakAfter {
-		return false, true
-	}
-	if b.probing || now.Before(b.next) {
-		return false, false
-	}
-	b.probing = true
-	return true, true
-}
-
-func (b *breaker) open() bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.failed >= breakAfter
-}
-
-// leave tells the breaker how the write ended; timeout is its context's error.
-func (b *breaker) leave(probe bool, timeout error, now time.Time) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if probe {
-		b.probing = false
-	}
-	if timeout == nil {
-		b.failed = 0
-		return
-	}
-	b.failed++
-	b.next = now.Add(probeEvery)
 }

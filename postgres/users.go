@@ -49,8 +49,10 @@ func (s *Store) CreateUser(ctx context.Context, email, passwordHash string, orig
 
 // SetPassword is described at issuer.UserStore.
 func (s *Store) SetPassword(ctx context.Context, email, passwordHash string, origin issuer.Origin) error {
-	return s.changeUser(ctx, "set password", byEmail, `password_hash = $4`, "gpt.oauth.password_changed",
-		`ended AS (DELETE FROM {s}.gpt_logins l USING changed WHERE l.user_id = changed.id),`, email, origin, passwordHash)
+	const endLogins = `ended AS (DELETE FROM {s}.gpt_logins l USING changed WHERE l.user_id = changed.id),`
+	return s.changeUser(ctx, "set password", userChange{
+		which: byEmail, set: `password_hash = $4`, also: endLogins, event: "gpt.oauth.password_changed",
+	}, origin, email, passwordHash)
 }
 
 // endResets: a link that sets a password must not come back to life with the user.
@@ -59,21 +61,32 @@ const endResets = `ended AS (DELETE FROM {s}.gpt_password_resets r USING changed
 // DisableUser is described at issuer.UserStore. A trigger ends logins and
 // sessions, as it does when disabled_at is set by hand.
 func (s *Store) DisableUser(ctx context.Context, name string, origin issuer.Origin) error {
-	return s.changeUser(ctx, "disable user", byName, `disabled_at = coalesce(disabled_at, clock_timestamp())`, "gpt.oauth.user_disabled", endResets, name, origin)
+	return s.changeUser(ctx, "disable user", userChange{
+		which: byName, set: `disabled_at = coalesce(disabled_at, clock_timestamp())`, also: endResets, event: "gpt.oauth.user_disabled",
+	}, origin, name)
 }
 
 // EnableUser is described at issuer.UserStore.
 func (s *Store) EnableUser(ctx context.Context, name string, origin issuer.Origin) error {
-	return s.changeUser(ctx, "enable user", byName, `disabled_at = NULL`, "gpt.oauth.user_enabled", endResets, name, origin)
+	return s.changeUser(ctx, "enable user", userChange{which: byName, set: `disabled_at = NULL`, also: endResets, event: "gpt.oauth.user_enabled"}, origin, name)
 }
 
-func (s *Store) changeUser(ctx context.Context, step, which, set, event, also, email string, origin issuer.Origin, more ...any) error {
+// userChange is SQL of a change to one user.
+type userChange struct {
+	which string // condition on $1, the name of the user
+	set   string // arguments of the change begin at $4
+	also  string // a further step of the statement, on the rows of `changed`
+	event string // its type
+}
+
+// changeUser changes the user of this name, with an event. ErrNotFound.
+func (s *Store) changeUser(ctx context.Context, step string, change userChange, origin issuer.Origin, name string, more ...any) error {
 	return s.db.write(ctx, step, func(ctx context.Context, conn *pgxpool.Conn) error {
 		var id string
 		return conn.QueryRow(ctx, s.db.sql(`
-			WITH changed AS (UPDATE {s}.gpt_users SET `+set+`, updated_at = clock_timestamp() WHERE `+which+` RETURNING id), `+also+`
-			event AS (INSERT INTO {s}.gpt_oauth_events (event_type, user_id, ip_address, request_id) SELECT '`+event+`', id, $2::text, $3::text FROM changed)
-			SELECT id FROM changed`), append([]any{email, address(origin), requestID(origin)}, more...)...).Scan(&id)
+			WITH changed AS (UPDATE {s}.gpt_users SET `+change.set+`, updated_at = clock_timestamp() WHERE `+change.which+` RETURNING id), `+change.also+`
+			event AS (INSERT INTO {s}.gpt_oauth_events (event_type, user_id, ip_address, request_id) SELECT '`+change.event+`', id, $2::text, $3::text FROM changed)
+			SELECT id FROM changed`), append([]any{name, address(origin), requestID(origin)}, more...)...).Scan(&id)
 	})
 }
 
