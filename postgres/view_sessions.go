@@ -21,6 +21,8 @@ const (
 	// knownWeight is what a session weighs besides its ids and claims: its place
 	// in a slab and in the index.
 	knownWeight = 80
+	// factsWeight is what sessionFacts weigh besides the claims.
+	factsWeight = 64
 	// maxSessionFacts bounds the table of what sessions share; what exists is far
 	// less.
 	maxSessionFacts = 1024
@@ -56,6 +58,14 @@ type sessionFacts struct {
 	claims   oauth.UserClaims
 }
 
+// ownBytes is what they weigh if they are one session's own: with claims.
+func (f *sessionFacts) ownBytes() int {
+	if f.claims == nil {
+		return 0
+	}
+	return factsWeight + f.claims.Bytes()
+}
+
 // started is a moment from which times are counted that must not change when
 // somebody sets the clock.
 var started = time.Now()
@@ -65,7 +75,7 @@ func newKnownSessions() *knownSessions {
 		MaxEntries:  maxKnown,
 		MaxBytes:    maxKnownBytes,
 		EntryBytes:  knownWeight,
-		SharedBytes: func(f *sessionFacts) int { return f.claims.Bytes() },
+		SharedBytes: (*sessionFacts).ownBytes,
 		Copy: func(to, from *knownSession) {
 			to.until = from.until
 			to.mark.Store(from.mark.Load())

@@ -142,8 +142,7 @@ type keptToken struct {
 	session atomic.Uint64 // handle of the session as it was read last; see SessionReader.Held
 }
 
-// copyTo brings a token from one slab to another. Its session is found
-// again by its handle.
+// copyTo brings a token from one slab to another.
 func (t *keptToken) copyTo(to *keptToken) {
 	to.times, to.userLength, to.sessionLength = t.times, t.userLength, t.sessionLength
 	to.noted.Store(t.noted.Load())
@@ -200,10 +199,14 @@ func (c *sharedClaims) grantedBy(session oauth.ScopeSet, grants *grantTable) *gr
 	g := grants.granted(c.scope, session)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	// The newest first, and those of a catalog that a reload replaced leave at last.
+	// The newest first, and none of a catalog that a reload replaced.
 	kept := []*grantedScopes{g}
 	if known := c.granted.Load(); known != nil {
-		kept = append(kept, (*known)[:min(len(*known), maxGranted-1)]...)
+		for _, other := range *known {
+			if other.catalog == g.catalog && len(kept) < maxGranted {
+				kept = append(kept, other)
+			}
+		}
 	}
 	c.granted.Store(&kept)
 	return g
