@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -166,18 +168,42 @@ func TestClientsAreCheckedAsThoseOfTheConfiguration(t *testing.T) {
 }
 
 // ADM-03: TestClientThatFitsNoMoreIsRefusedAndSaysWhy: the configuration changes
-// below a client that was added.
+// below a client that was added. The log says it once, not with each request.
 func TestClientThatFitsNoMoreIsRefusedAndSaysWhy(t *testing.T) {
 	s := newAdministered(t, "grants client_credentials", `scope extra "Something more"`)
 	added := ask[admin.Client](s, "POST", "/oauth/clients", map[string]any{"client_id": "op_robot", "grants": []string{"client_credentials"}, "scopes": []string{"jobs:read", "extra"}})
 	if s.fetch("op_robot", added.Secret) == "" {
 		t.Fatal("refused")
 	}
-	s.words = "grants client_credentials"
-	s.load("", realSite)
-	if s.fetch("op_robot", added.Secret) != "" {
-		t.Error("a client with a scope that is not declared gets tokens")
+	file := filepath.Join(t.TempDir(), "log")
+	told := func() int {
+		written, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.Count(string(written), "does not fit the configuration any more")
 	}
+	s.words = "grants client_credentials"
+	s.load("log misfits {\noutput file "+file+"\ninclude oauth\n}", realSite)
+	for range 3 {
+		if s.fetch("op_robot", added.Secret) != "" {
+			t.Error("a client with a scope that is not declared gets tokens")
+		}
+	}
+	if n := told(); n != 1 {
+		t.Errorf("the log tells of it %d times, want once", n)
+	}
+	// Another change that does not fit either is told of, and so is what fitted meanwhile.
+	for n, scopes := range []string{`["jobs:read","more"]`, `["jobs:read"]`, `["jobs:read","more"]`} {
+		s.exec(`UPDATE gpt_operator_clients SET settings = $1::text::json WHERE client_id = 'op_robot'`, `{"grants":["client_credentials"],"scopes":`+scopes+`}`)
+		for range 2 {
+			s.fetch("op_robot", added.Secret)
+		}
+		if want := []int{2, 2, 3}[n]; told() != want {
+			t.Errorf("with %s the log tells of it %d times, want %d", scopes, told(), want)
+		}
+	}
+	s.exec(`UPDATE gpt_operator_clients SET settings = '{"grants":["client_credentials"],"scopes":["jobs:read","extra"]}' WHERE client_id = 'op_robot'`)
 	if got := s.must("client", "show", "op_robot"); !strings.Contains(got, `scope "extra" is not declared`) {
 		t.Errorf("%s", got)
 	}

@@ -57,6 +57,7 @@ type App struct {
 	clients   map[string]*issuer.Client
 	register  *issuer.Registration // nil: clients cannot
 	policies  issuer.ClientPolicies
+	misfits   misfits
 
 	identityProviders []issuer.IdentityProvider
 

@@ -47,10 +47,13 @@ func (a *App) operatorClient(ctx context.Context, clientID string) (*issuer.Clie
 	if err = json.Unmarshal(row.Settings, &spec); err == nil {
 		var client *issuer.Client
 		if client, err = a.checkOperatorClient(row.ID, spec, digests); err == nil {
+			a.misfits.fits(clientID)
 			return client, nil
 		}
 	}
-	a.logger.Warn("a client that was added does not fit the configuration any more and is refused; see: caddy oauth client show", zap.String("client_id", clientID), zap.Error(err))
+	if a.misfits.isNews(clientID, row.Settings, err.Error()) { // it may come with every request
+		a.logger.Warn("a client that was added does not fit the configuration any more and is refused; see: caddy oauth client show", zap.String("client_id", clientID), zap.Error(err))
+	}
 	return nil, issuer.ErrNotFound
 }
 
