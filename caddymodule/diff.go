@@ -5,13 +5,11 @@ import (
 	"context"
 	"fmt"
 	"maps"
-	"net/http"
 	"slices"
 	"strings"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
-	"github.com/caddy-scope/caddy-scope/caddymodule/explain"
 	"github.com/caddy-scope/caddy-scope/caddymodule/rules"
 	"github.com/caddy-scope/caddy-scope/oauth"
 	"github.com/caddy-scope/caddy-scope/validator"
@@ -28,14 +26,6 @@ type comparison struct {
 	asked     int
 	differs   map[changed]bool
 	gates     map[[2]string]bool // of the same requests, old and new
-}
-
-// verdict is what becomes of requests of one class, whoever sends them.
-type verdict struct {
-	outcome  string // as rules.Side
-	rule     *validator.Rule
-	gate     string
-	resource string
 }
 
 // changed is a class with both verdicts; the zero value: its callers stay the
@@ -275,197 +265,4 @@ func (c *comparison) ask(ctx context.Context, server, host, method, path string)
 		return changed{}
 	}
 	return v
-}
-
-// verdict sends one request without credentials.
-func (h *rehearsal) verdict(name, host, method, path string) verdict {
-	server := h.serverAt(name)
-	if server == nil {
-		return verdict{outcome: "nothing"}
-	}
-	if host == anyHost {
-		host = "any-host.invalid"
-	}
-	e, err := h.send(server, rehearsedRequest{method: method, path: path, host: strings.Replace(host, "*", "any", 1)}, "")
-	if err != nil { // no class holds a request that is none
-		return verdict{outcome: "nothing"}
-	}
-	v := verdict{gate: e.Gate, resource: e.Resource}
-	answered := e.Answer != nil && e.Answer.Status < http.StatusMultipleChoices // by `respond`
-	passed := e.Handler != "" || answered
-	switch {
-	case e.Outcome == explain.AuthorizationServer:
-		v.outcome = "authorization_server"
-	case e.Outcome == explain.Observed && !passed:
-		v.outcome = "nothing"
-	case e.Outcome == explain.Observed:
-		v.outcome = "observed"
-		if h.decided != nil {
-			v.rule = h.same(h.decided)
-		}
-	case h.decided != nil:
-		v.outcome, v.rule = "rule", h.same(h.decided)
-	case e.Outcome == explain.Refused:
-		v.outcome = "no_rule"
-	case e.Outcome == explain.NotGated && passed:
-		v.outcome = "open"
-	case (e.Outcome == explain.Bypass || e.Outcome == explain.Unmatched) && passed:
-		v.outcome = string(e.Outcome)
-	default:
-		v.outcome = "nothing"
-	}
-	return v
-}
-
-// same returns one and the same rule for what gates of one table each have.
-func (h *rehearsal) same(rule *validator.Rule) *validator.Rule {
-	key := rule.String() + " " + rule.Source
-	if h.rules == nil {
-		h.rules = make(map[string]*validator.Rule)
-	}
-	if h.rules[key] == nil {
-		h.rules[key] = rule
-	}
-	return h.rules[key]
-}
-
-// bypassAt returns the matchers of the gate at source that let requests through
-// untouched, in JSON; "": there are none.
-func (h *rehearsal) bypassAt(source string) string {
-	for _, gate := range h.app.gates {
-		if gate.Source == source {
-			return gate.bypassing
-		}
-	}
-	return ""
-}
-
-func (v verdict) side() rules.Side {
-	s := rules.Side{Outcome: v.outcome, Gate: v.gate, Resource: v.resource}
-	if v.rule != nil {
-		s.Rule, s.Source = v.rule.String(), v.rule.Source
-	}
-	return s
-}
-
-// required returns what callers of the class need. which is 0 for the old
-// configuration, 1 for the new one.
-func (c *comparison) required(which int, v verdict) rules.Requirement {
-	switch v.outcome {
-	case "rule":
-		return c.hierarchy[which].Of(v.rule)
-	case "open", "bypass", "unmatched", "observed":
-		return rules.Open
-	}
-	return rules.Never
-}
-
-// requiredForTool returns what callers of a tool need.
-func (c *comparison) requiredForTool(which int, v verdict, tool string) rules.Requirement {
-	needed := c.required(which, v)
-	if v.rule == nil || v.rule.Tools == nil || v.outcome == "observed" {
-		return needed
-	}
-	for i := range v.rule.Tools.Rules {
-		if r := &v.rule.Tools.Rules[i]; r.Tool == tool {
-			return needed.And(c.hierarchy[which].Of(r))
-		}
-	}
-	return rules.Never
-}
-
-// toolsOf returns the tools that either rule names.
-func toolsOf(was, is *validator.Rule) []string {
-	var tools []string
-	for _, rule := range []*validator.Rule{was, is} {
-		if rule == nil || rule.Tools == nil {
-			continue
-		}
-		for _, r := range rule.Tools.Rules {
-			if !slices.Contains(tools, r.Tool) {
-				tools = append(tools, r.Tool)
-			}
-		}
-	}
-	slices.Sort(tools)
-	return tools
-}
-
-// patterns returns every pattern that tells paths apart, and how to write those
-// that stand for segments that begin alike.
-func (c *comparison) patterns(server string, b *routeBounds) ([]string, *strings.Replacer) {
-	set := make(map[string]bool)
-	for _, p := range b.paths {
-		set[p] = true
-	}
-	for _, h := range []*rehearsal{c.was, c.is} {
-		if !h.gatesAt(server) {
-			continue
-		}
-		for _, gate := range h.app.gates {
-			for _, rule := range gate.resource.Rules() {
-				set[rule.Path] = true
-			}
-		}
-	}
-	delete(set, validator.Everything)
-	for _, prefix := range b.prefixes {
-		for p := range maps.Clone(set) {
-			set[prefix+p] = true
-		}
-		set[prefix] = true
-	}
-	patterns := slices.DeleteFunc(slices.Sorted(maps.Keys(set)), func(p string) bool { return !validator.IsPattern(p) })
-	var opened []string
-	for _, p := range b.paths {
-		if bare, open := strings.CutSuffix(p, "~"); open {
-			opened = append(opened, p, bare+"{more}")
-		}
-	}
-	return patterns, strings.NewReplacer(opened...)
-}
-
-// hostsOf returns the hosts to ask for.
-func hostsOf(b *routeBounds) []string {
-	hosts := []string{anyHost}
-	for _, host := range b.hosts {
-		if !strings.Contains(host, "{") && !slices.Contains(hosts, host) {
-			hosts = append(hosts, host)
-		}
-	}
-	return hosts
-}
-
-// methodClasses groups the methods that neither rules nor routes tell apart.
-func (c *comparison) methodClasses(b *routeBounds) [][]string {
-	lists := slices.Clone(b.methods)
-	for _, h := range []*rehearsal{c.was, c.is} {
-		for _, gate := range h.app.gates {
-			for _, rule := range gate.resource.Rules() {
-				lists = append(lists, rule.Methods)
-			}
-		}
-	}
-	var classes [][]string
-	bySignature := make(map[string]int)
-	for _, method := range validator.Methods() {
-		signature := make([]byte, len(lists))
-		for i, list := range lists {
-			if slices.Contains(list, method) || method == http.MethodHead && slices.Contains(list, http.MethodGet) {
-				signature[i] = 1
-			}
-		}
-		i, known := bySignature[string(signature)]
-		if !known {
-			i = len(classes)
-			bySignature[string(signature)] = i
-			classes = append(classes, nil)
-		}
-		classes[i] = append(classes[i], method)
-	}
-	return classes
-}
-
-func inMethodOrder(names []string) []string {
-	return slices.DeleteFunc(validator.Methods(), func(m string) bool { return !slices.Contains(names, m) })
 }

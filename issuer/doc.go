@@ -3,10 +3,10 @@
 // http.Handler over the Store interface.
 //
 //	GET  /.well-known/oauth-authorization-server[/path]  RFC 8414  metadata.go
-//	GET  /.well-known/oauth-protected-resource[/path]    RFC 9728  metadata.go
+//	GET  /.well-known/oauth-protected-resource[/path]    RFC 9728  resource_metadata.go
 //	GET  /oauth/authorize                                RFC 6749 section 4.1.1, RFC 7636, RFC 8707, RFC 9207  authorize.go
 //	GET, POST /oauth/consent                             consent.go
-//	POST /oauth/login, /oauth/logout                     login.go
+//	POST /oauth/login, /oauth/logout                     login.go, logout.go
 //	GET, POST /oauth/login/METHOD                        login_external.go
 //	POST /oauth/login/METHOD/logout                      OpenID Connect Back-Channel Logout  provider_logout.go
 //	GET  /oauth/login/METHOD/signed_out                  provider_logout.go
@@ -15,7 +15,7 @@
 //	GET, DELETE /oauth/api/apps, /oauth/api/apps/ID      apps_api.go
 //	POST /oauth/api/apps/ID/drop                         apps_api.go
 //	GET, POST /oauth/account                             account.go, credentials.go
-//	POST /oauth/second_factor                            RFC 6238  second_factor.go
+//	POST /oauth/second_factor                            RFC 6238  second_factor.go, second_factor_*.go
 //	POST /oauth/login/passkey, GET /oauth/passkey.js     WebAuthn  login_passkey.go, passkey.go
 //	GET, POST /oauth/reset                               reset.go
 //	GET, POST /oauth/forgot                              forgot.go
@@ -30,7 +30,7 @@
 //	GET  /.well-known/openid-configuration               OpenID Connect Discovery  metadata.go
 //	GET, POST /oauth/userinfo                            OpenID Connect Core section 5.3  userinfo.go
 //	GET, POST /oauth/end_session                         OpenID Connect RP-Initiated Logout  end_session.go
-//	GET  /oauth/jwks.json                                RFC 7517  metadata.go
+//	GET  /oauth/jwks.json                                RFC 7517  jwks.go
 //	GET  /oauth/healthz/live, /oauth/healthz/ready       health.go
 //
 // Clients that nobody wrote down are found by registration.go: by the URL of

@@ -1,22 +1,13 @@
 package issuer
 
 import (
-	"crypto/sha256"
-	"encoding/base64"
-	"encoding/json"
-	"fmt"
 	"net/http"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/caddy-scope/caddy-scope/dpop"
 	"github.com/caddy-scope/caddy-scope/oauth"
 )
-
-// metadataMaxAge is how long documents may be kept, in seconds: short, so that
-// a changed configuration is seen soon.
-const metadataMaxAge = 300
 
 // serverMetadata is the RFC 8414 document. With OpenID Connect it holds what
 // OpenID Connect Discovery section 3 asks for as well, and is served for both.
@@ -75,16 +66,6 @@ func openIDConfigurationPaths(issuer string) []string {
 		paths = append(paths, strings.TrimPrefix(address, oauth.Origin(issuer)))
 	}
 	return slices.Compact(paths)
-}
-
-// resourceMetadata is the RFC 9728 document.
-type resourceMetadata struct {
-	Resource             string   `json:"resource"`
-	AuthorizationServers []string `json:"authorization_servers"`
-	ScopesSupported      []string `json:"scopes_supported,omitempty"`
-	BearerMethods        []string `json:"bearer_methods_supported"`
-	DPoPAlgorithms       []string `json:"dpop_signing_alg_values_supported,omitempty"`
-	Name                 string   `json:"resource_name,omitempty"`
 }
 
 // handleServerMetadata serves RFC 8414 metadata at the one path that belongs to
@@ -160,113 +141,5 @@ func (s *Server) openIDMetadata() *openIDMetadata {
 		ACRs:       s.authenticationClasses(),
 		UILocales:  s.pages.tags(),
 		Prompts:    []string{promptNone, promptLogin, promptConsent, promptSelectAccount},
-	}
-}
-
-// handleResourceMetadata serves RFC 9728 metadata for every resource of the
-// issuer's origin.
-func (s *Server) handleResourceMetadata(w http.ResponseWriter, r *http.Request) {
-	s.serveResourceMetadata(w, r, oauth.Origin(s.cfg.Issuer))
-}
-
-// ResourceMetadata answers RFC 9728 metadata for the resources of an origin
-// other than the issuer's, at which nothing else of the server stands.
-func (s *Server) ResourceMetadata(origin string) http.Handler {
-	serve := func(w http.ResponseWriter, r *http.Request) { s.serveResourceMetadata(w, r, origin) }
-	return onlyMethods(withCORS(serve, http.MethodGet), http.MethodGet, http.MethodOptions)
-}
-
-// serveResourceMetadata serves each resource of the origin at the path made
-// from its identifier, and at the root if the origin itself is one, or there is
-// only one. Clients that keep the slash of what their user typed find it too.
-func (s *Server) serveResourceMetadata(w http.ResponseWriter, r *http.Request, origin string) {
-	path := strings.TrimSuffix(r.URL.Path, "/")
-	if s.cfg.AppsScope != "" && oauth.ResourceMetadataURL(s.appsResource()) == origin+path {
-		s.writeResource(w, r, ProtectedResource{Identifier: s.appsResource(), Scopes: s.appsScopes()})
-		return
-	}
-	if resource, ok := resourceAt(s.cfg.Resources(), origin, path); ok {
-		s.writeResource(w, r, resource)
-		return
-	}
-	http.NotFound(w, r)
-}
-
-// resourceAt returns the resource whose metadata are at the path.
-func resourceAt(resources []ProtectedResource, origin, path string) (ProtectedResource, bool) {
-	var here []ProtectedResource
-	for _, resource := range resources {
-		if oauth.Origin(resource.Identifier) != origin {
-			continue
-		}
-		if oauth.ResourceMetadataURL(resource.Identifier) == origin+path {
-			return resource, true
-		}
-		here = append(here, resource)
-	}
-	if path == oauth.WellKnownProtectedResource && len(here) == 1 {
-		return here[0], true
-	}
-	return ProtectedResource{}, false
-}
-
-func (s *Server) writeResource(w http.ResponseWriter, r *http.Request, resource ProtectedResource) {
-	m := metadataOf(s.cfg.Issuer, resource)
-	m.DPoPAlgorithms = dpop.Algorithms
-	writeDocument(w, r, m)
-}
-
-func metadataOf(issuer string, resource ProtectedResource) resourceMetadata {
-	return resourceMetadata{
-		Resource: resource.Identifier, AuthorizationServers: []string{issuer},
-		ScopesSupported: resource.Scopes, BearerMethods: []string{"header"}, Name: resource.Name,
-	}
-}
-
-// ResourceMetadata answers RFC 9728 metadata for the resources of an origin where
-// the issuer is elsewhere. Proofs of possession are not checked there.
-func ResourceMetadata(issuer string, resources func() []ProtectedResource, origin string) http.Handler {
-	serve := func(w http.ResponseWriter, r *http.Request) {
-		resource, ok := resourceAt(resources(), origin, strings.TrimSuffix(r.URL.Path, "/"))
-		if !ok {
-			http.NotFound(w, r)
-			return
-		}
-		writeDocument(w, r, metadataOf(issuer, resource))
-	}
-	return onlyMethods(withCORS(serve, http.MethodGet), http.MethodGet, http.MethodOptions)
-}
-
-// handleJWKS serves the public keys. RFC 7517 section 5.
-func (s *Server) handleJWKS(w http.ResponseWriter, r *http.Request) {
-	writeCacheable(w, r, s.cfg.Keys.keys.Load().jwks)
-}
-
-func writeDocument(w http.ResponseWriter, r *http.Request, v any) {
-	body, err := json.Marshal(v)
-	if err != nil { // strings only: cannot happen
-		http.Error(w, "server error", http.StatusInternalServerError)
-		return
-	}
-	writeCacheable(w, r, body)
-}
-
-// writeCacheable writes a public document. The same bytes come from every
-// node, so that the ETag does too.
-func writeCacheable(w http.ResponseWriter, r *http.Request, body []byte) {
-	sum := sha256.Sum256(body)
-	etag := `"` + base64.RawURLEncoding.EncodeToString(sum[:12]) + `"`
-	h := w.Header()
-	h.Set("Content-Type", "application/json")
-	h.Set("Cache-Control", fmt.Sprintf("public, max-age=%d", metadataMaxAge))
-	h.Set("ETag", etag)
-	h.Set("X-Content-Type-Options", "nosniff")
-	if strings.Contains(r.Header.Get("If-None-Match"), etag) {
-		w.WriteHeader(http.StatusNotModified)
-		return
-	}
-	h.Set("Content-Length", strconv.Itoa(len(body)))
-	if r.Method != http.MethodHead {
-		_, _ = w.Write(body)
 	}
 }

@@ -1,25 +1,16 @@
 package issuer
 
 import (
-	"bytes"
 	"crypto/hmac"
-	"crypto/rand"
 	"crypto/sha256"
-	"crypto/subtle"
 	"encoding/base32"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"html/template"
-	"image/png"
 	"net/http"
-	"net/url"
-	"strings"
 	"time"
 
-	"github.com/pquerna/otp"
-	"github.com/pquerna/otp/hotp"
 	"go.uber.org/zap"
 )
 
@@ -76,15 +67,6 @@ const (
 	// pendingLifetime is how long somebody may look for their device.
 	pendingLifetime = 5 * time.Minute
 )
-
-// enrolment is a secret that the user has not shown a code of yet.
-type enrolment struct {
-	UserID    string
-	Secret    []byte
-	StartedAt time.Time
-}
-
-const enrolmentPurpose = "second factor enrolment"
 
 func (s *Server) sealJSON(purpose string, value any) (string, error) {
 	plain, err := json.Marshal(value)
@@ -215,200 +197,4 @@ func (s *Server) openPending(r *http.Request, req *AuthorizationRequest, sealed 
 		return User{}, ErrNotFound
 	}
 	return user, nil
-}
-
-// errCode: the code is wrong, or was used before. Nobody learns which.
-var errCode = errors.New("the code is wrong or was used before")
-
-// checkSecondFactor takes a code, or a recovery code, of the user. The error is
-// errCode, a *throttledError of the address, a *TooManyAttempts of the user, or what
-// the store said.
-func (s *Server) checkSecondFactor(r *http.Request, userID, code string) error {
-	// 1. Count the attempt as failed before its outcome is known: by address on this
-	// node, and that at a code by user on all. SECURITY-CASES A-32.
-	address := networkOf(s.cfg.ClientAddress(r))
-	key := throttleKey(address, "code\x00"+userID)
-	if ok, wait := s.reserveLogin(key, address); !ok {
-		s.audit(r, "sign-in refused: too many failures", zap.String("user_id", userID))
-		return &throttledError{retryAfter: wait}
-	}
-	// 2. What it is.
-	code = strings.ToUpper(strings.NewReplacer(" ", "", "-", "").Replace(code))
-	var err error
-	if len(code) == recoveryCodeLength {
-		err = s.cfg.Store.UseRecoveryCode(r.Context(), userID, recoveryDigest(userID, code), s.origin(r))
-	} else {
-		err = s.tryCode(r, userID, code)
-	}
-	if errors.Is(err, ErrNotFound) || errors.Is(err, ErrReplayed) {
-		return errCode
-	}
-	if err == nil {
-		s.password.perAccount.Reset(key)
-		s.releaseAddress(address)
-	}
-	return err
-}
-
-func (s *Server) tryCode(r *http.Request, userID, code string) error {
-	factor, err := s.cfg.Store.TrySecondFactor(r.Context(), userID, otpLately, otpDaily)
-	if err != nil {
-		if many := (*TooManyAttempts)(nil); errors.As(err, &many) {
-			s.audit(r, "sign-in refused: too many codes", zap.String("user_id", userID), zap.Duration("for", many.For))
-		}
-		return err
-	}
-	return s.useCode(r, userID, factor, code)
-}
-
-func (s *Server) useCode(r *http.Request, userID string, factor SecondFactor, code string) error {
-	secret, current, err := s.cfg.Secrets.open(secondFactorAEAD, factor.Sealed, []byte(userID))
-	if err != nil {
-		s.logPageError(r, fmt.Errorf("second factor of user %s: %w; to let the user in: caddy oauth user reset --remove-factors", userID, err))
-		return errCode
-	}
-	step, ok := s.stepOf(secret, code)
-	if !ok {
-		return errCode
-	}
-	var resealed []byte
-	if !current { // so that the old root secret can go
-		resealed = s.cfg.Secrets.seal(secondFactorAEAD, secret, []byte(userID))
-	}
-	return s.cfg.Store.UseSecondFactor(r.Context(), userID, step, resealed)
-}
-
-// stepOf returns the time step that the code is of, by the clock that all nodes
-// share. RFC 6238 section 4.2.
-func (s *Server) stepOf(secret []byte, code string) (step int64, ok bool) {
-	now := s.cfg.Tokens.Issuing().Unix() / otpPeriod
-	text := base32Text.EncodeToString(secret)
-	for _, at := range []int64{now - 1, now, now + 1} {
-		want, err := hotp.GenerateCodeCustom(text, uint64(at), hotp.ValidateOpts{Digits: otp.DigitsSix, Algorithm: otp.AlgorithmSHA1})
-		if err == nil && subtle.ConstantTimeCompare([]byte(want), []byte(code)) == 1 {
-			return at, true
-		}
-	}
-	return 0, false
-}
-
-// recoveryDigest is what is stored of a recovery code.
-func recoveryDigest(userID, code string) Digest {
-	return sha256.Sum256([]byte("recovery\x00" + userID + "\x00" + code))
-}
-
-// newRecoveryCodes returns codes as people read them, and their digests.
-func newRecoveryCodes(userID string) (codes []string, digests []Digest) {
-	for range recoveryCodes {
-		random := make([]byte, recoveryCodeLength*5/8)
-		rand.Read(random)
-		code := base32Text.EncodeToString(random)
-		digests = append(digests, recoveryDigest(userID, code))
-		codes = append(codes, code[:4]+"-"+code[4:8]+"-"+code[8:12]+"-"+code[12:])
-	}
-	return codes, digests
-}
-
-// enrolForm is the page on which a second factor is set up.
-type enrolForm struct {
-	Action           string
-	Request, Pending string // at sign-in
-	Token            string // from the account page
-	Enrolment        string
-	Picture          template.URL // QR code, PNG
-	Secret           string
-	Problem          string
-}
-
-// showEnrolment shows a new secret, or the one that page.Enrolment holds.
-func (s *Server) showEnrolment(w http.ResponseWriter, r *http.Request, page enrolForm, userID, name string) error {
-	e := enrolment{UserID: userID, Secret: make([]byte, 20), StartedAt: s.cfg.Now()} // 160 bits: RFC 4226 section 4
-	rand.Read(e.Secret)
-	if page.Enrolment == "" || !s.openJSON(enrolmentPurpose, page.Enrolment, &e) {
-		var err error
-		if page.Enrolment, err = s.sealJSON(enrolmentPurpose, e); err != nil {
-			return err
-		}
-	}
-	service := s.pages.name
-	if service == "" {
-		service = s.host
-	}
-	text := base32Text.EncodeToString(e.Secret)
-	link := "otpauth://totp/" + url.PathEscape(service+":"+name) + "?" + strings.ReplaceAll(url.Values{"secret": {text}, "issuer": {service}}.Encode(), "+", "%20")
-	picture, err := qrCode(link)
-	if err != nil {
-		return err
-	}
-	page.Picture = picture
-	for i := 0; i < len(text); i += 4 {
-		page.Secret += text[i:i+4] + " "
-	}
-	page.Secret = strings.TrimSpace(page.Secret)
-	s.writePage(w, r, http.StatusOK, enrolPage, page)
-	return nil
-}
-
-// qrCode draws a link as a picture that stands in the page itself.
-func qrCode(link string) (template.URL, error) {
-	key, err := otp.NewKeyFromURL(link)
-	if err != nil {
-		return "", fmt.Errorf("QR code: %w", err)
-	}
-	picture, err := key.Image(240, 240)
-	if err != nil {
-		return "", fmt.Errorf("QR code: %w", err)
-	}
-	var data bytes.Buffer
-	if err := png.Encode(&data, picture); err != nil {
-		return "", fmt.Errorf("QR code: %w", err)
-	}
-	return template.URL("data:image/png;base64," + base64.StdEncoding.EncodeToString(data.Bytes())), nil
-}
-
-// enrol keeps the secret of the form, once the user has shown a code of it, and
-// returns the recovery codes. login is the one at which they did. errCode; ErrExists: there is a second factor already; ErrNotFound: the form is
-// too old, or another user's.
-func (s *Server) enrol(r *http.Request, userID string, form url.Values, login RenewedLogin) ([]string, error) {
-	var e enrolment
-	if !s.openJSON(enrolmentPurpose, form.Get("enrolment"), &e) || e.UserID != userID || s.cfg.Now().Sub(e.StartedAt) > requestLifetime {
-		return nil, ErrNotFound
-	}
-	step, ok := s.stepOf(e.Secret, strings.ReplaceAll(form.Get("code"), " ", ""))
-	if !ok {
-		return nil, errCode
-	}
-	codes, digests := newRecoveryCodes(userID)
-	factor := SecondFactor{Sealed: s.cfg.Secrets.seal(secondFactorAEAD, e.Secret, []byte(userID)), Step: step}
-	if err := s.cfg.Store.SetSecondFactor(r.Context(), userID, factor, digests, login, s.origin(r)); err != nil {
-		return nil, err
-	}
-	s.audit(r, "second factor added", zap.String("user_id", userID))
-	return codes, nil
-}
-
-// recoveryView shows recovery codes, this once.
-type recoveryView struct {
-	Codes []string
-	Next  string
-}
-
-func (s *Server) enrolAtSignIn(w http.ResponseWriter, r *http.Request, req *AuthorizationRequest, user User, form url.Values) {
-	codes, err := s.enrol(r, user.ID, form, RenewedLogin{})
-	switch {
-	case errors.Is(err, errCode):
-		page := enrolForm{Action: s.endpoint(secondFactorPath), Request: form.Get("request"), Pending: form.Get("pending"), Enrolment: form.Get("enrolment"), Problem: s.words(r).text("code.wrong")}
-		err = s.showEnrolment(w, r, page, user.ID, user.Email)
-	case errors.Is(err, ErrExists), errors.Is(err, ErrNotFound): // in another tab; who signs in is asked for it
-		s.goOn(w, r, req)
-		return
-	case err == nil:
-		next, cookieErr := s.createLogin(w, r, req, user, otpMethod)
-		if err = cookieErr; err == nil {
-			s.writePage(w, r, http.StatusOK, recoveryPage, recoveryView{Codes: codes, Next: next})
-		}
-	}
-	if err != nil {
-		s.unavailablePage(w, r, "set up second factor", err)
-	}
 }
