@@ -92,25 +92,13 @@ type mailer struct {
 // mailer checks the settings. It opens no connection.
 func (s *SMTPSettings) mailer() (*mailer, error) {
 	// 1. Where, and from whom.
-	address, err := resolve("smtp", s.Address)
+	m := &mailer{}
+	port, err := s.address(m)
 	if err != nil {
 		return nil, err
 	}
-	host, portText, err := net.SplitHostPort(address)
-	port, portErr := strconv.ParseUint(portText, 10, 16)
-	if err != nil || portErr != nil || host == "" || port == 0 {
-		return nil, fmt.Errorf("smtp: %q is not host and port, such as mail.example.com:587", address)
-	}
-	if s.From == "" {
-		return nil, errors.New(`smtp: from is missing: the sender, such as from "Acme Jobs <no-reply@example.com>"`)
-	}
-	fromText, err := resolve("from", s.From)
-	if err != nil {
-		return nil, fmt.Errorf("smtp: %w", err)
-	}
-	from, err := mail.ParseAddress(fromText)
-	if err != nil {
-		return nil, fmt.Errorf("smtp: from: %q is not an address, such as no-reply@example.com", fromText)
+	if m.from, err = s.sender(); err != nil {
+		return nil, err
 	}
 	timeout := 10 * time.Second
 	if s.Timeout != 0 {
@@ -119,9 +107,59 @@ func (s *SMTPSettings) mailer() (*mailer, error) {
 	if timeout < 0 {
 		return nil, errors.New("smtp: timeout is below zero")
 	}
-	options := []gomail.Option{gomail.WithPort(int(port)), gomail.WithTimeout(timeout)}
+	m.options = []gomail.Option{gomail.WithPort(port), gomail.WithTimeout(timeout)}
 
 	// 2. TLS, but on this machine.
+	protection, err := s.protection(m.host, port)
+	if err != nil {
+		return nil, err
+	}
+	m.options = append(m.options, protection...)
+
+	// 3. Who we are.
+	credentials, err := s.credentials()
+	if err != nil {
+		return nil, err
+	}
+	m.options = append(m.options, credentials...)
+	if _, err := gomail.NewClient(m.host, m.options...); err != nil {
+		return nil, fmt.Errorf("smtp: %w", err)
+	}
+	return m, nil
+}
+
+// address fills where the mail server is, and returns its port.
+func (s *SMTPSettings) address(m *mailer) (port int, err error) {
+	if m.address, err = resolve("smtp", s.Address); err != nil {
+		return 0, err
+	}
+	host, portText, err := net.SplitHostPort(m.address)
+	number, portErr := strconv.ParseUint(portText, 10, 16)
+	if err != nil || portErr != nil || host == "" || number == 0 {
+		return 0, fmt.Errorf("smtp: %q is not host and port, such as mail.example.com:587", m.address)
+	}
+	m.host = host
+	return int(number), nil
+}
+
+func (s *SMTPSettings) sender() (*mail.Address, error) {
+	if s.From == "" {
+		return nil, errors.New(`smtp: from is missing: the sender, such as from "Acme Jobs <no-reply@example.com>"`)
+	}
+	text, err := resolve("from", s.From)
+	if err != nil {
+		return nil, fmt.Errorf("smtp: %w", err)
+	}
+	from, err := mail.ParseAddress(text)
+	if err != nil {
+		return nil, fmt.Errorf("smtp: from: %q is not an address, such as no-reply@example.com", text)
+	}
+	return from, nil
+}
+
+// protection is TLS from the beginning or before anything is said, and neither
+// only on this machine: mails hold links by which an account can be taken.
+func (s *SMTPSettings) protection(host string, port int) (options []gomail.Option, err error) {
 	how := s.TLS
 	if how == "" && port == 465 { // RFC 8314 section 7.3
 		how = smtpImplicit
@@ -148,28 +186,26 @@ func (s *SMTPSettings) mailer() (*mailer, error) {
 			return nil, fmt.Errorf("smtp: %w", err)
 		}
 	}
-	options = append(options, gomail.WithTLSConfig(config))
+	return append(options, gomail.WithTLSConfig(config)), nil
+}
 
-	// 3. Who we are.
+// credentials are those of this server at the mail server; nil: it has none.
+func (s *SMTPSettings) credentials() ([]gomail.Option, error) {
 	if (s.Username == "") != (s.Password == "") {
 		return nil, errors.New("smtp: username and password go together: one of them is missing")
 	}
-	if s.Username != "" {
-		username, err := resolve("username", s.Username)
-		if err != nil {
-			return nil, fmt.Errorf("smtp: %w", err)
-		}
-		password, err := resolve("password", s.Password)
-		if err != nil {
-			return nil, fmt.Errorf("smtp: %w", err)
-		}
-		options = append(options, gomail.WithSMTPAuth(gomail.SMTPAuthAutoDiscover), gomail.WithUsername(username), gomail.WithPassword(password))
+	if s.Username == "" {
+		return nil, nil
 	}
-	m := &mailer{address: address, host: host, from: from, options: options}
-	if _, err := gomail.NewClient(host, options...); err != nil {
+	username, err := resolve("username", s.Username)
+	if err != nil {
 		return nil, fmt.Errorf("smtp: %w", err)
 	}
-	return m, nil
+	password, err := resolve("password", s.Password)
+	if err != nil {
+		return nil, fmt.Errorf("smtp: %w", err)
+	}
+	return []gomail.Option{gomail.WithSMTPAuth(gomail.SMTPAuthAutoDiscover), gomail.WithUsername(username), gomail.WithPassword(password)}, nil
 }
 
 func readCertificates(file string) (*x509.CertPool, error) {
