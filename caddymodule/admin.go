@@ -3,17 +3,12 @@ package caddymodule
 import (
 	"encoding/json"
 	"net/http"
-	"sync/atomic"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/caddy-scope/caddy-scope/caddymodule/admin"
 )
-
-// running is the app of the configuration in force. The admin server is made
-// before the apps, so it looks here at request time.
-var running atomic.Pointer[App]
 
 // adminAPI is the module admin.api.oauth. The admin listener knows no users: who
 // may talk to it may load any configuration, and so may do what operators do

@@ -114,12 +114,12 @@ func (v *followedView) Destruct() error {
 
 // openView finds or starts the view of session_check live. It may not be
 // loaded when this returns; until then requests read Postgres.
-func (a *App) openView(ctx context.Context, db *pooledDB) (*postgres.SessionView, error) {
+func (a *App) openView(db *pooledDB) (*postgres.SessionView, error) {
 	key := viewKey{db.key, time.Duration(a.MaxStaleness)}
 	opened, _, err := views.LoadOrNew(key, func() (caddy.Destructor, error) {
 		v := &followedView{SessionView: postgres.NewSessionView(db.db, db.sessions, key.maxStaleness), ended: make(chan struct{})}
 		var running context.Context
-		running, v.stop = context.WithCancel(context.WithoutCancel(ctx))
+		running, v.stop = context.WithCancel(context.Background())
 		go func() { defer close(v.ended); v.Run(running) }()
 		return v, nil
 	})
@@ -169,7 +169,7 @@ func (a *App) open(ctx context.Context) (*runtime, error) {
 		proofs: &dpop.Verifier{Nonces: a.secrets.Nonces(time.Now), Store: db.store, Now: time.Now},
 	}
 	if a.SessionCheck != "strict" {
-		if rt.view, err = a.openView(ctx, db); err != nil {
+		if rt.view, err = a.openView(db); err != nil {
 			return nil, err
 		}
 		rt.sessions, rt.store = rt.view, &hearingStore{db.store, rt.view}
@@ -201,7 +201,7 @@ func (a *App) openDatabase(ctx context.Context) (*pooledDB, error) {
 
 func (a *App) openPool(ctx context.Context, d database) (*pooledDB, error) {
 	key := poolKey{d.dsn, d.schema, d.pooled, a.Remote != nil}
-	opened, _, err := pools.LoadOrNew(key, func() (caddy.Destructor, error) { return openPool(ctx, key, a.logger) })
+	opened, _, err := pools.LoadOrNew(key, func() (caddy.Destructor, error) { return openPool(ctx, key) })
 	if err != nil {
 		return nil, err
 	}
@@ -218,7 +218,7 @@ func (a *App) startServer(ctx context.Context) (database, error) {
 		return d, nil
 	}
 	server, _, err := embeddedServers.LoadOrNew(d.dataDir, func() (caddy.Destructor, error) {
-		s, err := postgres.StartEmbedded(ctx, postgres.EmbeddedConfig{DataDir: d.dataDir, Logger: a.logger.Named("postgres")})
+		s, err := postgres.StartEmbedded(ctx, postgres.EmbeddedConfig{DataDir: d.dataDir, Logger: lastingLogger().Named("postgres")})
 		return pooledServer{s}, err
 	})
 	if err != nil {
@@ -237,15 +237,17 @@ func (a *App) migration(d database) postgres.MigrateConfig {
 }
 
 // openPool opens the pool and starts its upkeep, which lives as long as the
-// pool does and not as the configuration that opened it.
-func openPool(ctx context.Context, key poolKey, logger *zap.Logger) (caddy.Destructor, error) {
+// pool does and not as the configuration that opened it: nothing of that is kept,
+// neither its context nor its logger.
+func openPool(ctx context.Context, key poolKey) (caddy.Destructor, error) {
+	logger := lastingLogger()
 	db, err := postgres.Open(ctx, postgres.Config{DSN: key.dsn, Schema: key.schema, Pooled: key.pooled, Logger: logger.Named("postgres")})
 	if err != nil {
 		return nil, err
 	}
 	d := &pooledDB{key: key, db: db, store: postgres.NewStore(db), sessions: postgres.NewSessionReader(db), upkeep: postgres.NewUpkeep(db), clock: postgres.NewClock(db, nil), rates: ratelimit.NewTable(nil)}
 	var running context.Context
-	running, d.stop = context.WithCancel(context.WithoutCancel(ctx))
+	running, d.stop = context.WithCancel(context.Background())
 	if !key.reads {
 		d.ended.Go(func() { d.upkeep.Run(running) })
 	}

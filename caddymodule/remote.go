@@ -218,7 +218,7 @@ func (a *App) openRemote(ctx context.Context) (*runtime, error) {
 	}
 	rt.sessions, rt.clock, rt.ready = db.sessions, db.clock, db.db.Ready
 	if a.SessionCheck != "strict" {
-		if rt.view, err = a.openView(ctx, db); err != nil {
+		if rt.view, err = a.openView(db); err != nil {
 			return nil, err
 		}
 		rt.sessions = rt.view

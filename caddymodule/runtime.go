@@ -49,13 +49,13 @@ func (a *App) Start() error {
 	defer close(a.started)
 	ctx, stop := context.WithCancel(a.ctx)
 	a.stop = stop
+	running.add(a)
 	rt, err := openRuntime(a, ctx)
 	if err != nil {
 		return err
 	}
 	a.runtime = rt
 	a.documents = nil // large, and read for good
-	running.Store(a)
 	go a.caddyEvents.run(ctx, rt)
 	return nil
 }
@@ -66,7 +66,7 @@ func (a *App) Stop() error { return nil }
 
 // Cleanup gives back what Start, or a Start that failed halfway, opened.
 func (a *App) Cleanup() error {
-	running.CompareAndSwap(a, nil)
+	running.remove(a)
 	if a.stop != nil {
 		a.stop()
 	}

@@ -114,11 +114,11 @@ func (db *DB) write(ctx context.Context, step string, do call) (err error) {
 
 // maintain runs a step of the upkeep, which may take longer than anybody waits,
 // and whose failures say nothing of how the writes of requests would do.
-func (db *DB) maintain(ctx context.Context, do call) error {
+func (db *DB) maintain(_ context.Context, do call) error {
 	if db.breaker.open() {
 		return errBreakerOpen // it would only add to what hangs
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*cleanLimit)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*cleanLimit) // see deadline
 	defer cancel()
 	wait, stopWaiting := db.patience(ctx)
 	defer stopWaiting()
@@ -127,13 +127,15 @@ func (db *DB) maintain(ctx context.Context, do call) error {
 }
 
 // deadline bounds a call, and unties it from a caller who hangs up: what was
-// begun is ended in order, not by tearing down a connection.
+// begun is ended in order, not by tearing down a connection. Nothing of the
+// caller's context is in it: a connection keeps the context of its last use while
+// it lies idle, and with that of a request a whole configuration that is gone.
 func (db *DB) deadline(ctx context.Context) (context.Context, context.CancelFunc) {
 	deadline := time.Now().Add(db.timeout)
 	if earlier, ok := ctx.Deadline(); ok && earlier.Before(deadline) {
 		deadline = earlier
 	}
-	return context.WithDeadline(context.WithoutCancel(ctx), deadline)
+	return context.WithDeadline(context.Background(), deadline)
 }
 
 // patience bounds the wait for a connection, and what comes before it. It is

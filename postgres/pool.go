@@ -81,7 +81,7 @@ func Open(ctx context.Context, cfg Config) (*DB, error) {
 		writing: make(chan struct{}, max(1, cfg.MaxConns-max(1, cfg.MaxConns/5)))}
 	db.pooled.Store(cfg.Pooled)
 	db.configure(pc, cfg)
-	if db.pool, err = pgxpool.NewWithConfig(ctx, pc); err != nil {
+	if db.pool, err = pgxpool.NewWithConfig(context.Background(), pc); err != nil { // it keeps the context
 		return nil, fmt.Errorf("open postgres at %s: %w", db.hosts, err)
 	}
 	ctx, cancel := context.WithTimeout(ctx, cfg.ConnectWait)

@@ -1,0 +1,131 @@
+package caddymodule
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	goruntime "runtime"
+	"strings"
+	"testing"
+	"time"
+	"weak"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// lonelySite keeps no connection to the upstream: with an idle one, Go and Caddy
+// keep the transport, and with it the configuration, for another two minutes.
+var lonelySite = strings.Replace(realSite, "reverse_proxy UPSTREAM", "reverse_proxy UPSTREAM {\n transport http {\n keepalive off\n }\n }", 1)
+
+// eventually polls until done, which a busy machine may take its time for.
+func eventually(t *testing.T, what string, done func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(30 * time.Second); !done(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("still not: %s", what)
+		}
+	}
+}
+
+// TestReloadLeavesNothingOfTheOldConfiguration: the pool, the view and the tokens
+// outlive it; the app and its gates can be reached from nowhere any more. R-14.
+func TestReloadLeavesNothingOfTheOldConfiguration(t *testing.T) {
+	s, _ := newRealScene(t)
+	s.dsn += "&application_name=shared" // a pool and a view that a configuration of this test opens
+	s.load("", lonelySite)
+	var old []weak.Pointer[App]
+	var gates []weak.Pointer[Protect]
+	for i := range 5 {
+		if got := s.get("/jobs"); got.status != http.StatusOK {
+			t.Fatalf("%+v", got)
+		}
+		s.get("/unknown") // is remembered as refused
+		old = append(old, weak.Make(running.Load()))
+		gates = append(gates, weak.Make(running.Load().gates[0]))
+		s.words = fmt.Sprintf("refresh_grace %ds", 61+i)
+		s.load("", lonelySite)
+	}
+	eventually(t, "the old configurations are gone", func() bool {
+		goruntime.GC()
+		for i := range old {
+			if old[i].Value() != nil || gates[i].Value() != nil {
+				return false
+			}
+		}
+		return true
+	})
+}
+
+// TestRefusedReloadLeavesWhatRuns: what a configuration has opened when it fails,
+// it gives back, and the admin API and the metrics go on with the one in force.
+// R-14.
+func TestRefusedReloadLeavesWhatRuns(t *testing.T) {
+	s, db := newRealScene(t, "secret 0123456789abcdef0123456789abcdef0123456789abcdef")
+	inForce, words, dsn, address := running.Load(), s.words, s.dsn, s.address
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	for range 8 { // Caddy starts apps in any order
+		s.dsn, s.words, s.address = dsn+"&application_name=refused", strings.ReplaceAll(words, "a", "b"), address
+		if err := s.tryLoad("", realSite); err == nil || !strings.Contains(err.Error(), "root secret") {
+			t.Fatalf("another root secret: %v", err)
+		}
+		s.words, s.address = words, taken.Addr().String()
+		if err := s.tryLoad("", realSite); err == nil || !strings.Contains(err.Error(), "address already in use") {
+			t.Fatalf("an address in use: %v", err)
+		}
+		if running.Load() != inForce {
+			t.Fatal("the admin API and the metrics do not look at the configuration in force")
+		}
+	}
+	eventually(t, "their connections are closed", func() bool {
+		var n int
+		if err := db.QueryRow(t.Context(), `SELECT count(*) FROM pg_stat_activity WHERE application_name = 'refused'`).Scan(&n); err != nil {
+			t.Fatal(err)
+		}
+		return n == 0
+	})
+	s.address = address
+	if got := s.get("/jobs"); got.status != http.StatusOK {
+		t.Errorf("%+v", got)
+	}
+}
+
+// TestWhatOutlivesAReloadLogsWhereTheConfigurationSays: the configuration that
+// opened the pool is gone, and its log is closed.
+func TestWhatOutlivesAReloadLogsWhereTheConfigurationSays(t *testing.T) {
+	s, db := newRealScene(t)
+	file := filepath.Join(t.TempDir(), "log")
+	s.load("log to_file {\n output file "+file+"\n include oauth\n}", realSite)
+	rows, err := db.Query(t.Context(), "SELECT current_database()")
+	if err != nil {
+		t.Fatal(err)
+	}
+	name, err := pgx.CollectExactlyOneRow(rows, pgx.RowTo[string])
+	if err != nil {
+		t.Fatal(err)
+	}
+	admin, err := pgx.Connect(t.Context(), strings.Replace(s.dsn, "/"+name, "/postgres", 1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer admin.Close(context.Background())
+	for _, sql := range []string{
+		"ALTER DATABASE " + name + " ALLOW_CONNECTIONS false",
+		"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '" + name + "'",
+	} {
+		if _, err := admin.Exec(t.Context(), sql); err != nil {
+			t.Fatal(err)
+		}
+	}
+	defer func() { _, _ = admin.Exec(context.Background(), "ALTER DATABASE "+name+" ALLOW_CONNECTIONS true") }()
+	eventually(t, "the log tells that revocations cannot be followed", func() bool {
+		text, _ := os.ReadFile(file)
+		return strings.Contains(string(text), "revocations cannot be followed")
+	})
+}
