@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -91,7 +92,8 @@ type App struct {
 	stop    context.CancelFunc
 	// releases gives back what Start took, in reverse order.
 	releases []func() error
-	command  bool // provisioned by `caddy oauth …`, not to serve
+	requests *atomic.Int64 // in flight
+	command  bool          // provisioned by `caddy oauth …`, not to serve
 	// rehearsal notes what the handlers decide; nil when serving.
 	rehearsal *rehearsal
 }
@@ -105,7 +107,7 @@ func (*App) CaddyModule() caddy.ModuleInfo {
 // connection, makes no key and starts no server: `caddy validate` needs no
 // database.
 func (a *App) Provision(ctx caddy.Context) error {
-	a.ctx, a.logger, a.started = ctx, lastErrors.watch(ctx.Logger()), make(chan struct{})
+	a.ctx, a.logger, a.started, a.requests = ctx, lastErrors.watch(ctx.Logger()), make(chan struct{}), new(atomic.Int64)
 	if err := registerMetrics(ctx); err != nil {
 		return err
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"sync"
 	"time"
 
@@ -352,14 +353,14 @@ func (a *App) followKeys(ctx context.Context, ring *issuer.KeyRing) {
 	}
 }
 
-// onRelease notes what to give back; the last taken is given back first.
+// onRelease notes what to give back, after stop; the last taken is given back
+// first. What f holds may outlive the configuration: not the app.
 func (a *App) onRelease(f func() error) { a.releases = append(a.releases, f) }
 
-func (a *App) release() error {
+func release(taken []func() error) error {
 	var errs []error
-	for i := len(a.releases) - 1; i >= 0; i-- {
-		errs = append(errs, a.releases[i]())
+	for _, giveBack := range slices.Backward(taken) {
+		errs = append(errs, giveBack())
 	}
-	a.releases = nil
 	return errors.Join(errs...)
 }

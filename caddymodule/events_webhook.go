@@ -89,9 +89,8 @@ func eventsWebhook(s *EventsWebhookSettings) (*issuer.Webhook, error) {
 // sendEvents starts what sends. It ends with the configuration, before the pool is
 // given back; how far it came is in the database.
 func (a *App) sendEvents(ctx context.Context, db *pooledDB) (senders []*issuer.WebhookSender) {
-	ctx, stop := context.WithCancel(ctx)
 	var ended sync.WaitGroup
-	a.onRelease(func() error { stop(); ended.Wait(); return nil })
+	a.onRelease(func() error { ended.Wait(); return nil })
 	for _, webhook := range a.webhooks {
 		sender := &issuer.WebhookSender{Webhook: webhook, Feed: postgres.NewEventFeed(db.db, db.upkeep), Tally: tally{}, Logger: a.logger.Named("events")}
 		ended.Go(func() { sender.Run(ctx) })

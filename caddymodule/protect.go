@@ -232,6 +232,9 @@ func (p *Protect) at(err error) error {
 // ServeHTTP decides the request and passes it on, with the caller's identity
 // and without the caller's credentials.
 func (p *Protect) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+	p.app.requests.Add(1)
+	defer p.app.requests.Add(-1)
+
 	// 1. Whatever happens to the request, no identity but ours reaches the
 	// upstream: not by a header of the client, not by a trailer, and not by a
 	// Connection header that names ours. SECURITY-CASES M1, H-01 to H-04.

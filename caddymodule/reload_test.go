@@ -1,8 +1,10 @@
 package caddymodule
 
 import (
+	"bufio"
 	"context"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -59,6 +61,91 @@ func TestReloadLeavesNothingOfTheOldConfiguration(t *testing.T) {
 	})
 }
 
+// TestRequestInFlightEndsWithTheDatabaseItBeganWith: a reload names another
+// database while a request is being sent. What the old configuration had open is
+// closed when the request has its answer, and not before. R-14.
+func TestRequestInFlightEndsWithTheDatabaseItBeganWith(t *testing.T) {
+	s, db := newRealScene(t)
+	dsn := s.dsn
+	s.dsn = dsn + "&application_name=old"
+	s.load("", realSite)
+	conn := s.dial()
+	defer conn.Close()
+	answers := bufio.NewReader(conn)
+	fmt.Fprintf(conn, "POST /oauth/token HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: %d\r\n\r\n", len(unknownCode))
+	if answer, err := http.ReadResponse(answers, nil); err != nil || answer.StatusCode != http.StatusContinue {
+		t.Fatalf("the handler does not read the form: %v", err)
+	}
+	s.dsn = dsn
+	s.load("", realSite)
+	for reloaded := time.Now(); time.Since(reloaded) < 2*lateRequest; time.Sleep(leavingLookEvery) {
+		if connections(t, db, "old") == 0 {
+			t.Fatal("what a request needs is closed")
+		}
+	}
+	if _, err := io.WriteString(conn, unknownCode); err != nil {
+		t.Fatal(err)
+	}
+	answer, err := http.ReadResponse(answers, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if answer.StatusCode != http.StatusBadRequest { // invalid_grant, and not 503: the database was asked
+		t.Errorf("the request in flight was answered %s", answer.Status)
+	}
+	eventually(t, "what it used is closed", func() bool { return connections(t, db, "old") == 0 })
+}
+
+// TestStreamGoesOnWithTheDatabaseItBeganWith: an answer that lasts rests on a
+// session that is asked about again and again. R-14.
+func TestStreamGoesOnWithTheDatabaseItBeganWith(t *testing.T) {
+	s, db := newRealScene(t)
+	end := make(chan struct{})
+	s.upstream.answerWith(func(w http.ResponseWriter, _ *http.Request) {
+		_ = http.NewResponseController(w).Flush()
+		<-end
+		_, _ = io.WriteString(w, "the end")
+	})
+	dsn := s.dsn
+	s.dsn = dsn + "&application_name=old"
+	s.load("", realSite)
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+s.address+"/jobs", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	request.Header.Set("Authorization", "Bearer "+s.token())
+	answer, err := http.DefaultClient.Do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer answer.Body.Close()
+	s.dsn = dsn
+	s.load("", realSite)
+	for reloaded := time.Now(); time.Since(reloaded) < 2*lateRequest; time.Sleep(leavingLookEvery) {
+		if connections(t, db, "old") == 0 {
+			t.Fatal("what the stream needs is closed")
+		}
+	}
+	close(end)
+	if text, err := io.ReadAll(answer.Body); err != nil || string(text) != "the end" {
+		t.Errorf("the stream ended with %q: %v", text, err)
+	}
+	eventually(t, "what it used is closed", func() bool { return connections(t, db, "old") == 0 })
+}
+
+// unknownCode is a form whose answer is invalid_grant, which only the database can
+// tell.
+const unknownCode = "grant_type=authorization_code&code=gpt_ac_x&client_id=gpt&client_secret=" + sceneSecret
+
+// connections counts those to the database that have the name.
+func connections(t *testing.T, db *pgx.Conn, name string) (n int) {
+	t.Helper()
+	if err := db.QueryRow(t.Context(), `SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = $1`, name).Scan(&n); err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
 // TestRefusedReloadLeavesWhatRuns: what a configuration has opened when it fails,
 // it gives back, and the admin API and the metrics go on with the one in force.
 // R-14.
@@ -83,13 +170,7 @@ func TestRefusedReloadLeavesWhatRuns(t *testing.T) {
 			t.Fatal("the admin API and the metrics do not look at the configuration in force")
 		}
 	}
-	eventually(t, "their connections are closed", func() bool {
-		var n int
-		if err := db.QueryRow(t.Context(), `SELECT count(*) FROM pg_stat_activity WHERE application_name = 'refused'`).Scan(&n); err != nil {
-			t.Fatal(err)
-		}
-		return n == 0
-	})
+	eventually(t, "their connections are closed", func() bool { return connections(t, db, "refused") == 0 })
 	s.address = address
 	if got := s.get("/jobs"); got.status != http.StatusOK {
 		t.Errorf("%+v", got)

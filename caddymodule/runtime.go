@@ -60,17 +60,27 @@ func (a *App) Start() error {
 	return nil
 }
 
-// Stop leaves everything as it is: requests in flight still need it. Cleanup,
-// which Caddy calls when the last one has ended, takes it down.
+// Stop leaves everything as it is: requests in flight still need it.
 func (a *App) Stop() error { return nil }
 
-// Cleanup gives back what Start, or a Start that failed halfway, opened.
+// Cleanup gives back what Start, or a Start that failed halfway, opened. Caddy
+// calls it right after Stop, and requests in flight go on: after a reload they keep
+// what they need until the last has ended.
 func (a *App) Cleanup() error {
 	running.remove(a)
 	if a.stop != nil {
 		a.stop()
 	}
-	return a.release()
+	releases := a.releases
+	a.releases = nil
+	switch last := running.Load() == nil || caddy.Exiting(); {
+	case last:
+		return errors.Join(release(releases), leaving.now())
+	case a.runtime == nil: // has not started
+		return release(releases)
+	}
+	leaving.later(a.requests, releases)
+	return nil
 }
 
 // issuerConfig is the configuration of the authorization server.

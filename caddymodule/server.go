@@ -80,6 +80,8 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhtt
 	if !issuer.Handles(s.app.issuer, r.URL.Path) || (s.Metadata && !isResourceMetadata(r.URL.Path)) {
 		return next.ServeHTTP(w, r)
 	}
+	s.app.requests.Add(1)
+	defer s.app.requests.Add(-1)
 	if s.app.rehearsal != nil {
 		s.app.rehearsal.answeredBy(r, s.Source)
 		if s.app.runtime.server == nil {
