@@ -1,12 +1,14 @@
 package caddymodule
 
 import (
+	"cmp"
 	"encoding/json"
 	"net/http"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
 
+	"github.com/caddy-scope/caddy-scope/authserver"
 	"github.com/caddy-scope/caddy-scope/caddymodule/admin"
 )
 
@@ -46,7 +48,10 @@ func (adminAPI) Routes() []caddy.AdminRoute {
 // force.
 func serveAdministration(w http.ResponseWriter, r *http.Request) error {
 	app := running.Load()
-	if app == nil || app.runtime.db == nil {
+	switch {
+	case app != nil && app.Remote != nil:
+		return caddy.APIError{HTTPStatus: http.StatusNotFound, Message: app.onlyGates()}
+	case app == nil || app.runtime.db == nil:
 		return caddy.APIError{HTTPStatus: http.StatusNotFound, Message: "the oauth app is not running"}
 	}
 	desk := app.administration(app.runtime)
@@ -59,11 +64,14 @@ func serveAdministration(w http.ResponseWriter, r *http.Request) error {
 type status struct {
 	health
 	Issuer    string           `json:"issuer"`
-	Ready     bool             `json:"ready"`              // the database answers
+	Remote    string           `json:"remote,omitempty"`   // this node only gates; how it asks about sessions: introspection or postgres
+	Ready     bool             `json:"ready"`              // the database answers; by introspection: the keys are known
 	View      *viewStatus      `json:"view,omitempty"`     // of session_check live
 	ClockSkew float64          `json:"clock_skew_seconds"` // how far this node's clock is ahead of the database's
 	Clients   []string         `json:"clients,omitempty"`
 	Resources []resourceStatus `json:"resources,omitempty"`
+	// AnswersCount is for how long an answer of introspection does.
+	AnswersCount float64 `json:"answers_count_seconds,omitempty"`
 }
 
 // viewStatus is postgres.ViewState; see there.
@@ -115,6 +123,13 @@ func (a *App) status(r *http.Request) status {
 			Restarts: state.Restarts, LastRestart: state.Restart, Server: state.Server,
 			PollFailures: state.Failures, Failure: state.Failure,
 		}
+	}
+	switch {
+	case a.Remote != nil && a.Postgres == nil:
+		counts := cmp.Or(time.Duration(a.MaxStaleness), authserver.DefaultMaxStaleness)
+		s.Remote, s.AnswersCount = remoteIntrospection, counts.Seconds()
+	case a.Remote != nil:
+		s.Remote = remotePostgres
 	}
 	if a.runtime.clock != nil {
 		s.ClockSkew = a.runtime.clock.Skew().Seconds()

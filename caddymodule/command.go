@@ -69,7 +69,7 @@ func runWithApp(f func(ctx context.Context, cmd *cobra.Command, app *App, args [
 		}
 		defer func() { err = errors.Join(err, app.Cleanup()) }()
 		if app.Remote != nil {
-			return fmt.Errorf("this Caddy only gates (remote): users, clients, sessions, keys and the database are administered where %s runs; run the command there, with the configuration of that Caddy", app.issuer)
+			return errors.New(app.onlyGates() + "; run the command there, with the configuration of that Caddy")
 		}
 		return f(ctx, cmd, app, args)
 	}

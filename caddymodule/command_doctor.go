@@ -97,6 +97,9 @@ func diagnose(cmd *cobra.Command, library *doctor.Library, products []*doctor.Pr
 	if err != nil {
 		return nil, err
 	}
+	if h.app.Remote != nil {
+		return nil, fmt.Errorf("this Caddy only gates (remote), and products are let in by the authorization server: run doctor where %s runs, with the configuration of that Caddy. Here: rules, explain and test tell what the gates decide, status how the node does", h.app.issuer)
+	}
 	stage, err := h.stage()
 	if err != nil {
 		return nil, err

@@ -139,7 +139,11 @@ func (s *status) judge(now time.Time) {
 			s.Problems = append(s.Problems, fmt.Sprintf(format, args...))
 		}
 	}
-	problem(!s.Ready, "the database does not answer, or takes no writes")
+	if s.Remote == remoteIntrospection {
+		problem(!s.Ready, "the keys of the authorization server cannot be had: requests with a token are answered with 503")
+	} else {
+		problem(!s.Ready, "the database does not answer, or takes no writes")
+	}
 	if s.View != nil {
 		problem(!s.View.Fresh, "the view is not fresh: every request reads Postgres")
 	}
@@ -148,7 +152,7 @@ func (s *status) judge(now time.Time) {
 		problem(s.Schema.Version < s.Schema.Latest, "the tables are of version %d; this binary needs %d: run caddy oauth migrate", s.Schema.Version, s.Schema.Latest)
 		problem(s.Schema.Version > s.Schema.Latest, "the tables are of version %d, which this binary does not know", s.Schema.Version)
 	}
-	problem(!slices.ContainsFunc(s.Keys, func(k keyHealth) bool { return k.Phase == "active" }), "no key signs")
+	problem(s.Remote == "" && !slices.ContainsFunc(s.Keys, func(k keyHealth) bool { return k.Phase == "active" }), "no key signs")
 	if s.Upkeep != nil && s.Upkeep.Cleaned != nil {
 		late := now.Sub(*s.Upkeep.Cleaned)
 		problem(late > upkeepLate, "expired rows were removed %s ago for the last time", late.Round(time.Second))
@@ -164,9 +168,15 @@ func (s *status) lines(now time.Time) (lines []statusLine) {
 	add := func(name, format string, args ...any) {
 		lines = append(lines, statusLine{name, fmt.Sprintf(format, args...)})
 	}
-	add("issuer", "%s", s.Issuer)
+	if s.Remote == "" {
+		add("issuer", "%s", s.Issuer)
+	} else {
+		add("issuer", "%s, elsewhere: this Caddy only gates", s.Issuer)
+	}
 	s.addDatabase(add, now)
 	switch v := s.View; {
+	case s.Remote == remoteIntrospection:
+		add("sessions", "asked about at the authorization server (introspection); what it says counts for %s", seconds(s.AnswersCount))
 	case v == nil:
 		add("view", "none: session_check strict, every request reads Postgres")
 	case v.Fresh:
@@ -174,7 +184,9 @@ func (s *status) lines(now time.Time) (lines []statusLine) {
 	default:
 		add("view", "not fresh: %s old, at most %s; every request reads Postgres. %s", seconds(v.Staleness), seconds(v.MaxStaleness), v.Failure)
 	}
-	add("clocks", "%s apart", seconds(max(s.ClockSkew, -s.ClockSkew)))
+	if s.Remote != remoteIntrospection { // which tells no time
+		add("clocks", "%s apart", seconds(max(s.ClockSkew, -s.ClockSkew)))
+	}
 	for _, key := range s.Keys {
 		since := ""
 		if key.Since != nil {
@@ -186,7 +198,9 @@ func (s *status) lines(now time.Time) (lines []statusLine) {
 	if s.Rows != nil && s.Rows.Registered.Rows > 0 {
 		registered = fmt.Sprintf(", %s registered themselves", rows(s.Rows.Registered))
 	}
-	add("clients", "%d in the configuration%s", len(s.Clients), registered)
+	if s.Remote == "" {
+		add("clients", "%d in the configuration%s", len(s.Clients), registered)
+	}
 	if s.Rows != nil {
 		add("sessions", "%s on record", rows(s.Rows.Sessions))
 		add("users", "%s", rows(s.Rows.Users))

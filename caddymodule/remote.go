@@ -187,6 +187,17 @@ func (a *App) provisionRemoteSessions() (err error) {
 	return nil
 }
 
+// onlyGates says where to administer instead of here.
+func (a *App) onlyGates() string {
+	return fmt.Sprintf("this Caddy only gates (remote): users, clients, sessions, keys and the database are administered where %s runs", a.issuer)
+}
+
+// How a node that only gates asks about sessions.
+const (
+	remoteIntrospection = "introspection"
+	remotePostgres      = "postgres"
+)
+
 // openRemote makes what the gates need of an authorization server elsewhere. That
 // it cannot be reached keeps nobody from starting: requests are then answered with
 // 503, and it is asked again. That it is another one does.
