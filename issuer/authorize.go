@@ -80,7 +80,7 @@ func (s *Server) handleAuthorize(w http.ResponseWriter, r *http.Request) {
 func (s *Server) authorizeByPost(w http.ResponseWriter, r *http.Request) {
 	r.Body = http.MaxBytesReader(w, r.Body, maxPageForm)
 	if err := r.ParseForm(); err != nil || r.URL.RawQuery != "" { // of another media type nothing is read
-		s.errorWords(w, r, http.StatusBadRequest, "broken")
+		s.errorWords(w, r, unreadStatus(err), "broken")
 		return
 	}
 	s.seeOther(w, authorizePath, r.PostForm)

@@ -196,6 +196,9 @@ type Config struct {
 	Limiter *ratelimit.Limiter
 	// Tally counts; nil: nobody does.
 	Tally Tally
+	// BodyTimeout is how long the body of a request may take to arrive. Zero: 10
+	// seconds.
+	BodyTimeout time.Duration
 	// Now is the clock of the node. nil: time.Now.
 	Now func() time.Time
 	// Tokens is the clock of access tokens, the same for all nodes; nil: Now.

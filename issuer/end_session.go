@@ -50,7 +50,7 @@ func (s *Server) handleEndSession(w http.ResponseWriter, r *http.Request) {
 	}
 	r.Body = http.MaxBytesReader(w, r.Body, maxPageForm)
 	if err := r.ParseForm(); err != nil {
-		s.errorWords(w, r, http.StatusBadRequest, "broken")
+		s.errorWords(w, r, unreadStatus(err), "broken")
 		return
 	}
 	if r.PostForm.Has("csrf") {

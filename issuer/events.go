@@ -36,7 +36,7 @@ func (s *Server) handleEvent(source *EventSource) http.HandlerFunc {
 		// 1. The very bytes that were signed.
 		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxEvent))
 		if err != nil {
-			s.writeError(w, r, unreadEvent(err))
+			s.writeError(w, r, unreadBody(err))
 			return
 		}
 		// 2. Who says it, and when.
@@ -64,14 +64,6 @@ func (s *Server) handleEvent(source *EventSource) http.HandlerFunc {
 		w.Header().Set("Cache-Control", "no-store")
 		w.WriteHeader(http.StatusNoContent)
 	}
-}
-
-func unreadEvent(err error) error {
-	var tooLarge *http.MaxBytesError
-	if errors.As(err, &tooLarge) {
-		return &oauth.Error{Status: http.StatusRequestEntityTooLarge, Code: oauth.CodeInvalidRequest, Description: "The event is too large."}
-	}
-	return oauth.InvalidRequest("The event was cut off.")
 }
 
 // endAccount ends all that the user has here, and keeps them out.

@@ -63,15 +63,24 @@ func readForm(w http.ResponseWriter, r *http.Request) (parameters, []string, err
 	}
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxForm))
 	if err != nil {
-		var tooLarge *http.MaxBytesError
-		if errors.As(err, &tooLarge) {
-			return nil, nil, &oauth.Error{Status: http.StatusRequestEntityTooLarge, Code: oauth.CodeInvalidRequest, Description: "The body is too large."}
-		}
-		return nil, nil, oauth.InvalidRequest("The body could not be read.")
+		return nil, nil, unreadBody(err)
 	}
 	values, err := url.ParseQuery(string(body))
 	if err != nil {
 		return nil, nil, oauth.InvalidRequest("The body is not well-formed.")
 	}
 	return readParameters(values)
+}
+
+// unreadBody is what the client hears of a body that could not be read.
+func unreadBody(err error) *oauth.Error {
+	e := &oauth.Error{Status: unreadStatus(err), Code: oauth.CodeInvalidRequest, Description: "The body could not be read."}
+	var tooLarge *http.MaxBytesError
+	switch {
+	case errors.As(err, &tooLarge):
+		e.Status, e.Description = http.StatusRequestEntityTooLarge, "The body is too large."
+	case e.Status == http.StatusRequestTimeout:
+		e.Description = "The body took too long to arrive."
+	}
+	return e
 }

@@ -76,12 +76,17 @@ func (s *Server) readPageForm(w http.ResponseWriter, r *http.Request) (url.Value
 		return nil, false
 	}
 	r.Body = http.MaxBytesReader(w, r.Body, maxPageForm)
-	broken := r.ParseForm() != nil // of another media type nothing is read
-	for _, values := range r.PostForm {
-		broken = broken || len(values) > 1
+	status := 0
+	if err := r.ParseForm(); err != nil { // of another media type nothing is read
+		status = unreadStatus(err)
 	}
-	if broken {
-		s.errorWords(w, r, http.StatusBadRequest, "broken")
+	for _, values := range r.PostForm {
+		if len(values) > 1 {
+			status = http.StatusBadRequest
+		}
+	}
+	if status != 0 {
+		s.errorWords(w, r, status, "broken")
 		return nil, false
 	}
 	return r.PostForm, true

@@ -149,7 +149,9 @@ func (s *Server) readRegistration(w http.ResponseWriter, r *http.Request) (membe
 	}
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxRegistration))
 	if err != nil {
-		return nil, m, &oauth.Error{Status: http.StatusRequestEntityTooLarge, Code: oauth.CodeInvalidClientMetadata, Description: "The body is too large or could not be read."}
+		e := unreadBody(err)
+		e.Code = oauth.CodeInvalidClientMetadata
+		return nil, m, e
 	}
 	if members, err = readJSONObject(body); err != nil {
 		return nil, m, invalidMetadata("The body is not a JSON object with each member once.")

@@ -132,6 +132,7 @@ func setDefaults(cfg *Config) {
 	setDefault(&cfg.RefreshTokenTTL, 30*24*time.Hour)
 	setDefault(&cfg.LoginTTL, 12*time.Hour)
 	setDefault(&cfg.ResetTTL, 30*time.Minute)
+	setDefault(&cfg.BodyTimeout, defaultBodyTimeout)
 	if cfg.Grants == nil {
 		cfg.Grants = []string{grantAuthorizationCode, grantRefreshToken}
 	}
@@ -285,5 +286,6 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.NotFound(w, r)
 		return
 	}
+	s.boundArrival(w, r)
 	s.mux.ServeHTTP(w, s.withCaller(withVisit(r)))
 }
