@@ -3,11 +3,12 @@
 // authorization server; it asks for keys and for session state through two
 // small interfaces.
 //
-// A request walks through the files in this order: path.go (one reading of the
-// request target, or none), rule_table.go (which scope rule decides),
-// bearer.go (credentials), compact.go (the strict gate before the signature),
-// verifier.go (signature and claims), resource.go (session, client, scope).
-// A refusal leaves through challenge.go.
+// A request walks through the files in this order: authorize.go (the steps), path.go
+// (one reading of the request target, or none), rule_table.go (which scope rule
+// decides), bearer.go (credentials), compact.go (the strict gate before the
+// signature), verifier.go (signature and claims, or token_cache.go, where they are
+// known), admit.go (session, client, user, scope). A refusal leaves through
+// challenge.go.
 //
 // Where a rule has rules for the tools of an MCP server, the way leads through
 // tool_call.go, which reads the messages (tool_message.go, json_document.go) and

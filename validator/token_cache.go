@@ -1,15 +1,12 @@
 package validator
 
 import (
-	"strings"
 	"sync"
 	"sync/atomic"
-	"time"
 	"unique"
 
 	"golang.org/x/sync/singleflight"
 
-	"github.com/caddy-scope/caddy-scope/oauth"
 	"github.com/caddy-scope/caddy-scope/slabcache"
 )
 
@@ -122,122 +119,4 @@ func (c *TokenCache) sharedClaims(said *commonClaims) *sharedClaims {
 	}
 	c.shared[shared.commonClaims] = shared
 	return shared
-}
-
-// verifiedToken is a token whose signature was verified. It is a value of four
-// words, so that it is put together for each request from what is kept of it, which
-// has no pointers: see slabcache.
-type verifiedToken struct {
-	*keptToken
-	*sharedClaims
-	own string // user, session and key, one behind the other
-}
-
-// keptToken is what is a token's own, but for the text of it.
-type keptToken struct {
-	times
-	userLength, sessionLength uint32
-
-	noted   atomic.Int64  // when its use was last noted, in ns; see Decision.NoteUse
-	session atomic.Uint64 // handle of the session as it was read last; see SessionReader.Held
-}
-
-// copyTo brings a token from one slab to another.
-func (t *keptToken) copyTo(to *keptToken) {
-	to.times, to.userLength, to.sessionLength = t.times, t.userLength, t.sessionLength
-	to.noted.Store(t.noted.Load())
-	to.session.Store(t.session.Load())
-}
-
-// isNone reports whether there is no token.
-func (t verifiedToken) isNone() bool { return t.keptToken == nil }
-
-func (t verifiedToken) userID() string { return t.own[:t.userLength] }
-
-func (t verifiedToken) sessionID() string {
-	return t.own[t.userLength : t.userLength+t.sessionLength]
-}
-
-// boundKey is the thumbprint of the key that the token is bound to; empty: a bearer
-// token.
-func (t verifiedToken) boundKey() string { return t.own[t.userLength+t.sessionLength:] }
-
-func (t verifiedToken) expires() time.Time { return time.Unix(t.expiresAt, 0) }
-
-// sharedClaims are what tokens share, and what such tokens may do.
-type sharedClaims struct {
-	commonClaims
-
-	mu      sync.Mutex // of whoever adds
-	granted atomic.Pointer[[]*grantedScopes]
-}
-
-// grantedScopes is what tokens of one scope may do while their sessions allow
-// the same.
-type grantedScopes struct {
-	catalog *oauth.Catalog
-	session oauth.ScopeSet
-	scopes  oauth.ScopeSet // in both, hierarchy expanded
-	text    string         // of scopes
-}
-
-// maxGranted bounds the answers that are kept of tokens which say the same: their
-// sessions differ where users or clients have narrowed them.
-const maxGranted = 32
-
-// grantedBy returns what the token may do: a token never exceeds its session as
-// it stands now. Answers are kept, for tokens that say the same and sessions that
-// allow the same.
-func (c *sharedClaims) grantedBy(session oauth.ScopeSet, grants *grantTable) *grantedScopes {
-	if known := c.granted.Load(); known != nil {
-		for _, g := range *known {
-			if g.catalog == grants.catalog && g.session.Equal(session) {
-				return g
-			}
-		}
-	}
-	g := grants.granted(c.scope, session)
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	// The newest first, and none of a catalog that a reload replaced.
-	kept := []*grantedScopes{g}
-	if known := c.granted.Load(); known != nil {
-		for _, other := range *known {
-			if other.catalog == g.catalog && len(kept) < maxGranted {
-				kept = append(kept, other)
-			}
-		}
-	}
-	c.granted.Store(&kept)
-	return g
-}
-
-// grantTable shares what is granted between the tokens to which the same is.
-type grantTable struct {
-	catalog *oauth.Catalog
-
-	mu    sync.Mutex
-	known map[grantKey]*grantedScopes
-}
-
-type grantKey struct{ token, session string }
-
-// maxKnownGrants bounds the table; the combinations that exist are far fewer.
-const maxKnownGrants = 1024
-
-func (t *grantTable) granted(token string, session oauth.ScopeSet) *grantedScopes {
-	key := grantKey{token, session.String()}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if g, ok := t.known[key]; ok {
-		return g
-	}
-	g := &grantedScopes{catalog: t.catalog, session: session}
-	g.scopes = t.catalog.Expand(oauth.NewScopeSet(strings.Fields(token)...)).Intersect(t.catalog.Expand(session))
-	g.text = g.scopes.String()
-	if t.known == nil || len(t.known) >= maxKnownGrants {
-		t.known = make(map[grantKey]*grantedScopes)
-	}
-	t.known[key] = g
-	return g
 }
