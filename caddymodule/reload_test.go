@@ -100,10 +100,11 @@ func TestRequestInFlightEndsWithTheDatabaseItBeganWith(t *testing.T) {
 // session that is asked about again and again. R-14.
 func TestStreamGoesOnWithTheDatabaseItBeganWith(t *testing.T) {
 	s, db := newRealScene(t)
-	end := make(chan struct{})
+	end, stop := context.WithCancel(t.Context())
+	defer stop()
 	s.upstream.answerWith(func(w http.ResponseWriter, _ *http.Request) {
 		_ = http.NewResponseController(w).Flush()
-		<-end
+		<-end.Done()
 		_, _ = io.WriteString(w, "the end")
 	})
 	dsn := s.dsn
@@ -126,7 +127,7 @@ func TestStreamGoesOnWithTheDatabaseItBeganWith(t *testing.T) {
 			t.Fatal("what the stream needs is closed")
 		}
 	}
-	close(end)
+	stop()
 	if text, err := io.ReadAll(answer.Body); err != nil || string(text) != "the end" {
 		t.Errorf("the stream ended with %q: %v", text, err)
 	}
