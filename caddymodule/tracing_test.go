@@ -90,8 +90,8 @@ func (t *traceReceiver) await(test *testing.T, n int) []string {
 }
 
 // TestTracesShowWhatRequestsWaitFor: below the span of Caddy's directive there are
-// those of the token endpoint and of the calls of the database; a known token
-// waits for nothing and has none. No span holds a secret. MET-08.
+// those of the token endpoint, of a signature and of the calls of the database; a
+// known token waits for nothing and has none. No span holds a secret. MET-08.
 func TestTracesShowWhatRequestsWaitFor(t *testing.T) {
 	received := newTraceReceiver(t)
 	s := prepareGateScene(t)
@@ -112,7 +112,7 @@ func TestTracesShowWhatRequestsWaitFor(t *testing.T) {
 		}
 	}
 
-	// First sight reads the session.
+	// First sight verifies the signature and reads the session.
 	token := s.token()
 	request := "GET /jobs HTTP/1.1\nHost: api.example.com\nConnection: close\nAuthorization: Bearer " + token + "\n\n"
 	if got := s.raw(request); got.status != http.StatusOK {
@@ -120,6 +120,9 @@ func TestTracesShowWhatRequestsWaitFor(t *testing.T) {
 	}
 	spans := received.await(t, 1)
 	if !slices.ContainsFunc(spans, func(path string) bool { return strings.HasPrefix(path, "request > postgres: ") }) {
+		t.Errorf("first sight: %q", spans)
+	}
+	if !slices.Contains(spans, "request > gate: verify token") {
 		t.Errorf("first sight: %q", spans)
 	}
 

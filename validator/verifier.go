@@ -89,6 +89,7 @@ func (v *verifier) verify(ctx context.Context, token string) (verifiedToken, err
 	if err := v.check(&said.commonClaims, said.times); err != nil {
 		return verifiedToken{}, err
 	}
+	defer traced(ctx, "gate: verify token")()
 	return v.cache.verifyOnce(token, func() (*claims, error) {
 		if !compact.verifies(key) {
 			return nil, errBadSignature
