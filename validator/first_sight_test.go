@@ -1,6 +1,9 @@
 package validator
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -13,6 +16,10 @@ import (
 func TestFirstSightIsShared(t *testing.T) {
 	const callers = 50
 	cache := NewTokenCache(1000, 1<<20)
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
 	var runs atomic.Int64
 	checking, goOn := make(chan struct{}), make(chan struct{})
 	verify := func() (*claims, error) {
@@ -20,12 +27,12 @@ func TestFirstSightIsShared(t *testing.T) {
 			close(checking)
 		}
 		<-goOn
-		return &claims{times: times{expiresAt: time.Now().Add(time.Minute).Unix()}}, nil
+		return &claims{commonClaims: commonClaims{key: &key.PublicKey}, times: times{expiresAt: time.Now().Add(time.Minute).Unix()}}, nil
 	}
 	results := make([]verifiedToken, callers)
 	var wg sync.WaitGroup
 	call := func(i int) {
-		wg.Go(func() { results[i], _ = cache.verifyOnce(strings.Clone("a.b.c"), verify) })
+		wg.Go(func() { results[i], _ = cache.verifyOnce(strings.Clone("a.b.c"), &key.PublicKey, verify) })
 	}
 	call(0)
 	<-checking

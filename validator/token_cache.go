@@ -1,6 +1,7 @@
 package validator
 
 import (
+	"crypto/ecdsa"
 	"sync"
 	"sync/atomic"
 	"unique"
@@ -22,7 +23,7 @@ import (
 // no more of them than fit into the bound. Safe for concurrent use.
 type TokenCache struct {
 	tokens   *slabcache.Cache[keptToken, sharedClaims]
-	verifies singleflight.Group // by token
+	verifies singleflight.Group // by token and key
 	verified atomic.Int64
 
 	mu     sync.Mutex
@@ -37,11 +38,12 @@ const tokenOverhead = 256
 // maxBytes at most.
 func NewTokenCache(maxTokens int, maxBytes uint64) *TokenCache {
 	return &TokenCache{tokens: slabcache.New(slabcache.Options[keptToken, sharedClaims]{
-		MaxEntries: maxTokens,
-		MaxBytes:   int(maxBytes),
-		EntryBytes: tokenOverhead,
-		Copy:       func(to, from *keptToken) { from.copyTo(to) },
-		Expires:    func(t *keptToken) int64 { return t.expiresAt },
+		MaxEntries:  maxTokens,
+		MaxBytes:    int(maxBytes),
+		EntryBytes:  tokenOverhead,
+		SharedBytes: (*sharedClaims).bytes,
+		Copy:        func(to, from *keptToken) { from.copyTo(to) },
+		Expires:     func(t *keptToken) int64 { return t.expiresAt },
 	})}
 }
 
@@ -67,9 +69,9 @@ func (c *TokenCache) get(token string) (verifiedToken, bool) {
 	return verifiedToken{entry.Value, entry.Shared, entry.Text}, ok
 }
 
-// verifyOnce runs verify and keeps the claims that it returns. Callers with the same
-// token at the same time share one run.
-func (c *TokenCache) verifyOnce(token string, verify func() (*claims, error)) (verifiedToken, error) {
+// verifyOnce runs verify, which takes this key, and keeps the claims that it returns.
+// Callers with the same token and key at the same time share one run.
+func (c *TokenCache) verifyOnce(token string, key *ecdsa.PublicKey, verify func() (*claims, error)) (verifiedToken, error) {
 	if c == nil {
 		said, err := verify()
 		if err != nil {
@@ -77,8 +79,14 @@ func (c *TokenCache) verifyOnce(token string, verify func() (*claims, error)) (v
 		}
 		return said.token(&sharedClaims{commonClaims: said.commonClaims}), nil
 	}
-	shared, err, _ := c.verifies.Do(token, func() (any, error) {
-		if known, ok := c.get(token); ok { // since it was looked up
+	// Gates of two issuers, or of two configurations during a reload, may have
+	// different keys of one name.
+	point, err := key.Bytes()
+	if err != nil {
+		return verifiedToken{}, err
+	}
+	shared, err, _ := c.verifies.Do(token+string(point), func() (any, error) {
+		if known, ok := c.get(token); ok && known.verifiedBy(key) { // since it was looked up
 			return known, nil
 		}
 		c.verified.Add(1)
@@ -98,7 +106,7 @@ func (c *TokenCache) verifyOnce(token string, verify func() (*claims, error)) (v
 	return shared.(verifiedToken), nil
 }
 
-// maxShared bounds the table; the combinations that exist are far fewer.
+// maxShared bounds the table by which tokens find what they share.
 const maxShared = 1024
 
 // sharedClaims returns the one copy of what many tokens say.

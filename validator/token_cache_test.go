@@ -3,6 +3,7 @@ package validator_test
 import (
 	"crypto/ecdsa"
 	"net/http"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -120,6 +121,32 @@ func otherCatalog(t *testing.T) *oauth.Catalog {
 		t.Fatal(err)
 	}
 	return c
+}
+
+// TestGatesWithDifferentKeysOfOneNameShareNoVerdict, neither of a token that is known
+// nor of one that both see first at the same time. J-18.
+func TestGatesWithDifferentKeysOfOneNameShareNoVerdict(t *testing.T) {
+	cache := validator.NewTokenCache(10_000, 64<<20)
+	share := func(c *validator.Config) { c.Tokens = cache }
+	one, other := newScene(t, share), newScene(t, share)
+	for range 500 {
+		token := one.minter.Token(validatortest.Claims("jobs:read"))
+		var both sync.WaitGroup
+		both.Go(func() {
+			if _, refusal := one.call("GET", "/jobs", token); refusal != nil {
+				t.Errorf("the gate whose key signed it: %v", refusal)
+			}
+		})
+		both.Go(func() {
+			if _, refusal := other.call("GET", "/jobs", token); refusal == nil {
+				t.Error("a gate with another key let it through")
+			}
+		})
+		both.Wait()
+		if t.Failed() {
+			return
+		}
+	}
 }
 
 // TestOnlyVerifiedTokensAreKept: a hostile token is refused as often as it comes,

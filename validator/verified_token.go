@@ -1,6 +1,7 @@
 package validator
 
 import (
+	"crypto/ecdsa"
 	"sync/atomic"
 	"time"
 )
@@ -32,6 +33,11 @@ func (t *keptToken) copyTo(to *keptToken) {
 
 // isNone reports whether there is no token.
 func (t verifiedToken) isNone() bool { return t.keptToken == nil }
+
+// verifiedBy reports whether it was this key that verified the token.
+func (t verifiedToken) verifiedBy(key *ecdsa.PublicKey) bool {
+	return key == t.key || key.Equal(t.key)
+}
 
 func (t verifiedToken) userID() string { return t.own[:t.userLength] }
 

@@ -67,9 +67,11 @@ type verifier struct {
 func (v *verifier) verify(ctx context.Context, token string) (verifiedToken, error) {
 	if known, ok := v.cache.get(token); ok {
 		// The bytes are known; the key may have been retired since.
-		if key, err := v.key(ctx, known.kid); err != nil {
+		key, err := v.key(ctx, known.kid)
+		if err != nil {
 			return verifiedToken{}, err
-		} else if key != known.key && !key.Equal(known.key) {
+		}
+		if !known.verifiedBy(key) {
 			return verifiedToken{}, oauth.ErrUnknownKey
 		}
 		return known, v.check(&known.commonClaims, known.times)
@@ -90,7 +92,7 @@ func (v *verifier) verify(ctx context.Context, token string) (verifiedToken, err
 		return verifiedToken{}, err
 	}
 	defer traced(ctx, "gate: verify token")()
-	return v.cache.verifyOnce(token, func() (*claims, error) {
+	return v.cache.verifyOnce(token, key, func() (*claims, error) {
 		if !compact.verifies(key) {
 			return nil, errBadSignature
 		}
