@@ -207,7 +207,7 @@ type changes struct {
 }
 
 // numbers of changes are counted for all views of the process, so that a session
-// which one view has marked never holds for another.
+// which one view has marked never holds for another; as handles do not either.
 var numbers atomic.Uint64
 
 func (c *changes) note(id uuid.UUID) {

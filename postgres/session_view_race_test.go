@@ -3,12 +3,14 @@ package postgres
 import (
 	"context"
 	"errors"
+	"reflect"
 	"testing"
 	"time"
 
 	"github.com/google/uuid"
 	"go.uber.org/zap"
 
+	"github.com/caddy-scope/caddy-scope/oauth"
 	"github.com/caddy-scope/caddy-scope/validator"
 )
 
@@ -259,6 +261,46 @@ func TestSessionHoldsUntilTheViewHearsOfAnother(t *testing.T) {
 	s.poll(s.ended())
 	if s.holds(s.kept) {
 		t.Error("an ended session holds")
+	}
+}
+
+// TestSessionsShareOnlyWhatIsTheSame: a client's id may have spaces, as scopes are
+// separated by.
+func TestSessionsShareOnlyWhatIsTheSame(t *testing.T) {
+	s := newViewScene(t)
+	s.maxStaleness = time.Hour
+	s.poll()
+	want := map[uuid.UUID]validator.Session{}
+	for _, session := range []validator.Session{
+		{UserID: "ada", ClientID: "chat", Scopes: oauth.NewScopeSet("b", "c")},
+		{UserID: "bob", ClientID: "chat b", Scopes: oauth.NewScopeSet("c")},
+		{UserID: "eve", ClientID: "chat b", Scopes: oauth.NewScopeSet("c"), Claims: oauth.UserClaims{"roles": {"admin"}}},
+		{UserID: "bob", ClientID: "chat", Scopes: oauth.NewScopeSet("b", "c")},
+	} {
+		want[uuid.New()] = session
+	}
+	for id, session := range want {
+		s.row = func() sessionState {
+			read := session
+			read.Until = time.Now().Add(time.Hour)
+			return sessionState{session: &read, server: onServer}
+		}
+		if _, err := s.ReadSession(t.Context(), id.String()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for id, session := range want {
+		known, err := s.ReadSession(t.Context(), id.String())
+		held, ok := s.Held(known.Handle)
+		for _, got := range []validator.Session{known, held} {
+			if err != nil || !ok || got.UserID != session.UserID || got.ClientID != session.ClientID ||
+				!got.Scopes.Equal(session.Scopes) || !reflect.DeepEqual(got.Claims, session.Claims) {
+				t.Errorf("%+v is known as %+v, %v", session, got, err)
+			}
+		}
+	}
+	if s.rows != len(want) {
+		t.Errorf("%d reads", s.rows)
 	}
 }
 

@@ -23,8 +23,7 @@ const (
 	knownWeight = 80
 	// factsWeight is what sessionFacts weigh besides the claims.
 	factsWeight = 64
-	// maxSessionFacts bounds the table of what sessions share; what exists is far
-	// less.
+	// maxSessionFacts bounds the table by which sessions find what they share.
 	maxSessionFacts = 1024
 	// maxEndedSessions bounds the sessions that are refused without a look at
 	// Postgres.
@@ -40,7 +39,7 @@ type knownSessions struct {
 	cache *slabcache.Cache[knownSession, sessionFacts]
 
 	mu    sync.Mutex
-	facts map[string]*sessionFacts // of sessions without claims, by client and scopes
+	facts map[factsKey]*sessionFacts // of sessions without claims
 }
 
 // knownSession is what is a session's own; its text is the user's id.
@@ -51,6 +50,8 @@ type knownSession struct {
 	mark atomic.Uint64
 }
 
+type factsKey struct{ client, scopes string }
+
 // sessionFacts are what sessions may have in common.
 type sessionFacts struct {
 	clientID string
@@ -58,13 +59,7 @@ type sessionFacts struct {
 	claims   oauth.UserClaims
 }
 
-// ownBytes is what they weigh if they are one session's own: with claims.
-func (f *sessionFacts) ownBytes() int {
-	if f.claims == nil {
-		return 0
-	}
-	return factsWeight + f.claims.Bytes()
-}
+func (f *sessionFacts) bytes() int { return factsWeight + len(f.clientID) + f.claims.Bytes() }
 
 // started is a moment from which times are counted that must not change when
 // somebody sets the clock.
@@ -75,12 +70,12 @@ func newKnownSessions() *knownSessions {
 		MaxEntries:  maxKnown,
 		MaxBytes:    maxKnownBytes,
 		EntryBytes:  knownWeight,
-		SharedBytes: (*sessionFacts).ownBytes,
+		SharedBytes: (*sessionFacts).bytes,
 		Copy: func(to, from *knownSession) {
 			to.until = from.until
 			to.mark.Store(from.mark.Load())
 		},
-		Expires: func(s *knownSession) int64 { return started.Add(s.until).Unix() },
+		Expires: func(s *knownSession) int64 { return time.Now().Add(s.until - time.Since(started)).Unix() },
 	})}
 }
 
@@ -128,14 +123,14 @@ func (k *knownSessions) factsOf(session validator.Session) *sessionFacts {
 	if session.Claims != nil {
 		return facts
 	}
-	key := session.ClientID + " " + session.Scopes.String()
+	key := factsKey{session.ClientID, session.Scopes.String()}
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if same, ok := k.facts[key]; ok {
 		return same
 	}
 	if k.facts == nil || len(k.facts) >= maxSessionFacts {
-		k.facts = make(map[string]*sessionFacts)
+		k.facts = make(map[factsKey]*sessionFacts)
 	}
 	k.facts[key] = facts
 	return facts

@@ -34,7 +34,8 @@ import (
 // Options make a cache of values V that have an S in common with others. All but
 // MaxEntries and MaxBytes tell it about these.
 type Options[V, S any] struct {
-	// MaxEntries and MaxBytes bound the cache; neither is ever exceeded.
+	// MaxEntries and MaxBytes bound the cache; neither is ever exceeded, but by what
+	// the entries of a single slab share where MaxBytes is small for it.
 	MaxEntries int
 	MaxBytes   int
 	// EntryBytes is what an entry weighs besides its key and its text.

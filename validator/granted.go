@@ -16,6 +16,12 @@ type sharedClaims struct {
 	granted atomic.Pointer[[]*grantedScopes]
 }
 
+// bytes is about what they weigh.
+func (c *sharedClaims) bytes() int {
+	const objects = 256 // this one, and what such tokens may do
+	return objects + len(c.issuer) + len(c.audience) + len(c.clientID) + len(c.scope) + len(c.kid)
+}
+
 // grantedScopes is what tokens of one scope may do while their sessions allow
 // the same.
 type grantedScopes struct {
@@ -47,7 +53,7 @@ func (c *sharedClaims) grantedBy(session oauth.ScopeSet, grants *grantTable) *gr
 	kept := []*grantedScopes{g}
 	if known := c.granted.Load(); known != nil {
 		for _, other := range *known {
-			if other.catalog == g.catalog && len(kept) < maxGranted {
+			if other != g && other.catalog == g.catalog && len(kept) < maxGranted {
 				kept = append(kept, other)
 			}
 		}
