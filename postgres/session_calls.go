@@ -24,7 +24,7 @@ type callKey struct {
 const maxUnwritten = 200_000
 
 // FlushCalls adds what was counted in Usage to the day it is written on; of each
-// token at most once in every. What cannot be written is kept for the next time.
+// session at most once in every. What cannot be written is kept for the next time.
 // One caller at a time.
 func (u *Upkeep) FlushCalls(ctx context.Context, every time.Duration) error {
 	for _, calls := range u.Usage.Take(time.Now(), every) {

@@ -16,7 +16,7 @@ import (
 
 const (
 	touchEvery = time.Minute // at most, for one session
-	callsEvery = time.Minute // at most, for one token
+	callsEvery = time.Minute // at most, for one session
 	flushEvery = 10 * time.Second
 	cleanEvery = time.Minute
 	flushBatch = 1000

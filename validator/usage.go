@@ -13,6 +13,7 @@ import (
 // reloads as TokenCache does. Safe for concurrent use.
 type Usage struct {
 	shards [usageShards]usageShard
+	next   int // where Take begins
 	scopes scopeNumbers
 }
 
@@ -25,9 +26,12 @@ type Calls struct {
 
 const (
 	usageShards = 64
-	// maxCounted bounds what waits to be taken in a shard; what further sessions do
-	// is counted once there is room.
-	maxCounted = 100_000 / usageShards
+	// maxCounted bounds what waits to be taken in a shard, by session and scope; what
+	// further ones do is not counted until there is room.
+	maxCounted = 200_000 / usageShards
+	// takenAtOnce is how many shards one call of Take empties, so that what is
+	// written each minute is not written at one time.
+	takenAtOnce = usageShards / 4
 )
 
 // usageShard has the counts of some sessions. Neither its keys nor its values have
@@ -81,13 +85,25 @@ func (s *usageShard) add(key useKey) {
 	}
 }
 
-// Take returns what was counted since it was last taken, and leaves the counts of
-// sessions of which it took some less than every ago.
+// Take returns what was counted since it was last taken. It leaves the counts of
+// sessions of which it took some less than every ago, and of sessions beside which
+// they lie; and of many sessions it leaves some for the next call. With every zero
+// it returns all. One caller at a time.
 func (u *Usage) Take(now time.Time, every time.Duration) []Calls {
 	var calls []Calls
-	for i := range u.shards {
-		for key, count := range u.shards[i].take(now, every) {
+	shards, start := 0, u.next
+	for n := range usageShards {
+		i := (start + n) % usageShards // in turn, so that each one's comes
+		taken := u.shards[i].take(now, every)
+		if taken == nil {
+			continue
+		}
+		for key, count := range taken {
 			calls = append(calls, Calls{key.session.String(), u.scopes.name(key.scope), int64(count)})
+		}
+		if shards++; shards == takenAtOnce && every > 0 {
+			u.next = i + 1
+			break
 		}
 	}
 	return calls
