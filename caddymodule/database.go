@@ -158,11 +158,7 @@ func (a *App) open(ctx context.Context) (*runtime, error) {
 	if err != nil {
 		return nil, err
 	}
-	retention := postgres.DefaultKeepEvents
-	if a.EventRetention != nil {
-		retention = time.Duration(*a.EventRetention)
-	}
-	db.upkeep.KeepEvents(retention)
+	running.keepEvents(db.upkeep, a)
 	rt := &runtime{
 		db: db.store, store: db.store, keys: keys, verify: keys,
 		sessions: db.sessions, touch: db.upkeep.Touch, usage: db.upkeep.Usage, ready: db.db.Ready, clock: db.clock,
@@ -210,6 +206,11 @@ func (a *App) openPool(ctx context.Context, d database) (*pooledDB, error) {
 	return opened.(*pooledDB), nil
 }
 
+// embeddedTurn is held while a server is started or stopped: one that is stopping, as
+// the last request of a configuration that left has ended, has its data directory
+// still.
+var embeddedTurn sync.Mutex
+
 // startServer starts the embedded server if there is one to start, and returns
 // where the database is.
 func (a *App) startServer(ctx context.Context) (database, error) {
@@ -218,6 +219,8 @@ func (a *App) startServer(ctx context.Context) (database, error) {
 	if !d.embedded {
 		return d, nil
 	}
+	embeddedTurn.Lock()
+	defer embeddedTurn.Unlock()
 	server, _, err := embeddedServers.LoadOrNew(d.dataDir, func() (caddy.Destructor, error) {
 		s, err := postgres.StartEmbedded(ctx, postgres.EmbeddedConfig{DataDir: d.dataDir, Logger: lastingLogger().Named("postgres")})
 		return pooledServer{s}, err
@@ -225,7 +228,12 @@ func (a *App) startServer(ctx context.Context) (database, error) {
 	if err != nil {
 		return d, err
 	}
-	a.onRelease(func() error { _, err := embeddedServers.Delete(d.dataDir); return err })
+	a.onRelease(func() error {
+		embeddedTurn.Lock()
+		defer embeddedTurn.Unlock()
+		_, err := embeddedServers.Delete(d.dataDir)
+		return err
+	})
 	d.dsn = server.(pooledServer).DSN()
 	d.migrateDSN = d.dsn
 	return d, nil

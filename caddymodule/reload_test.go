@@ -158,18 +158,28 @@ func TestRefusedReloadLeavesWhatRuns(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer taken.Close()
+	if _, err := db.Exec(t.Context(), `INSERT INTO gpt_oauth_events (event_type, created_at) VALUES ('gpt.oauth.session_revoked', now() - interval '30 days')`); err != nil {
+		t.Fatal(err)
+	}
 	for range 8 { // Caddy starts apps in any order
 		s.dsn, s.words, s.address = dsn+"&application_name=refused", strings.ReplaceAll(words, "a", "b"), address
 		if err := s.tryLoad("", realSite); err == nil || !strings.Contains(err.Error(), "root secret") {
 			t.Fatalf("another root secret: %v", err)
 		}
-		s.words, s.address = words, taken.Addr().String()
+		s.words, s.address = words+"\nevent_retention 1d", taken.Addr().String()
 		if err := s.tryLoad("", realSite); err == nil || !strings.Contains(err.Error(), "address already in use") {
 			t.Fatalf("an address in use: %v", err)
 		}
 		if running.Load() != inForce {
 			t.Fatal("the admin API and the metrics do not look at the configuration in force")
 		}
+	}
+	if err := inForce.runtime.upkeep.Clean(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	var kept int
+	if err := db.QueryRow(t.Context(), `SELECT count(*) FROM gpt_oauth_events WHERE created_at < now() - interval '29 days'`).Scan(&kept); err != nil || kept != 1 {
+		t.Errorf("%v, or an event was removed that the configuration in force keeps", err)
 	}
 	eventually(t, "their connections are closed", func() bool { return connections(t, db, "refused") == 0 })
 	s.address = address

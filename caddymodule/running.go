@@ -3,10 +3,13 @@ package caddymodule
 import (
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
+
+	"github.com/caddy-scope/caddy-scope/postgres"
 )
 
 // running are the apps between Start and Cleanup: one, or during a reload two.
@@ -38,15 +41,52 @@ func (r *runningApps) Load() *App {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, a := range slices.Backward(r.apps) {
-		select {
-		case <-a.started:
-			if a.runtime != nil {
-				return a
-			}
-		default: // is starting
+		if a.hasStarted() {
+			return a
 		}
 	}
 	return nil
+}
+
+// keepEvents sets how long the upkeep keeps the audit trail: as long as any of the
+// running configurations wants it that the upkeep works for, and the one that is
+// starting. A configuration that is then refused must not have anything removed.
+func (r *runningApps) keepEvents(upkeep *postgres.Upkeep, starting *App) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var wanted []time.Duration
+	if starting != nil {
+		wanted = append(wanted, starting.eventRetention())
+	}
+	for _, a := range r.apps {
+		if a.hasStarted() && a.runtime.upkeep == upkeep {
+			wanted = append(wanted, a.eventRetention())
+		}
+	}
+	if slices.Contains(wanted, 0) { // for ever
+		upkeep.KeepEvents(0)
+		return
+	}
+	upkeep.KeepEvents(slices.Max(wanted))
+}
+
+// eventRetention is how long the configuration wants the audit trail kept; 0: for
+// ever.
+func (a *App) eventRetention() time.Duration {
+	if a.EventRetention == nil {
+		return postgres.DefaultKeepEvents
+	}
+	return time.Duration(*a.EventRetention)
+}
+
+// hasStarted reports whether there is a runtime, which does not change any more.
+func (a *App) hasStarted() bool {
+	select {
+	case <-a.started:
+		return a.runtime != nil
+	default:
+		return false
+	}
 }
 
 // core is where the lines of what outlives a reload go: to the log of the app that

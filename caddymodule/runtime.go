@@ -65,9 +65,13 @@ func (a *App) Stop() error { return nil }
 
 // Cleanup gives back what Start, or a Start that failed halfway, opened. Caddy
 // calls it right after Stop, and requests in flight go on: after a reload they keep
-// what they need until the last has ended.
+// what they need until the last has ended, unless the new configuration is without
+// this app.
 func (a *App) Cleanup() error {
 	running.remove(a)
+	if inForce := running.Load(); inForce != nil && inForce.runtime.upkeep != nil {
+		running.keepEvents(inForce.runtime.upkeep, nil)
+	}
 	if a.stop != nil {
 		a.stop()
 	}
