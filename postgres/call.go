@@ -114,7 +114,7 @@ func (db *DB) write(ctx context.Context, step string, do call) (err error) {
 
 // maintain runs a step of the upkeep, which may take longer than anybody waits,
 // and whose failures say nothing of how the writes of requests would do.
-func (db *DB) maintain(_ context.Context, do call) error {
+func (db *DB) maintain(do call) error {
 	if db.breaker.open() {
 		return errBreakerOpen // it would only add to what hangs
 	}

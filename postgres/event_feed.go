@@ -92,9 +92,9 @@ func (f *EventFeed) NextEvents(ctx context.Context, destination string, holder u
 			return err
 		})
 	}
-	if err = f.db.maintain(ctx, step); err == nil && !here {
+	if err = f.db.maintain(step); err == nil && !here {
 		if err = f.moved(ctx, destination); err == nil {
-			err = f.db.maintain(ctx, step)
+			err = f.db.maintain(step)
 		}
 	}
 	if err == nil && !mine {
@@ -139,7 +139,7 @@ func (f *EventFeed) EventsTaken(ctx context.Context, destination string, holder 
 		args = append(args, batch.Transactions[n-1], last.At, last.ID)
 	}
 	var noted int64
-	err := f.db.maintain(ctx, func(ctx context.Context, conn *pgxpool.Conn) error {
+	err := f.db.maintain(func(ctx context.Context, conn *pgxpool.Conn) error {
 		tag, err := conn.Exec(ctx, f.db.sql(sql+` WHERE destination = $1 AND lease_holder = $2 AND $3 = `+startedSQL), args...)
 		noted = tag.RowsAffected()
 		return err

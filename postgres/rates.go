@@ -38,7 +38,7 @@ func (r *Rates) Exchange(ctx context.Context, spent []ratelimit.Spent) ([]rateli
 		keys[i], times[i] = s.Key[:], s.Time.Seconds()
 	}
 	standing := make([]ratelimit.Spent, 0, len(spent))
-	err := r.db.maintain(ctx, func(ctx context.Context, conn *pgxpool.Conn) error {
+	err := r.db.maintain(func(ctx context.Context, conn *pgxpool.Conn) error {
 		standing = standing[:0]
 		rows, err := conn.Query(ctx, r.db.sql(exchangeRatesSQL), keys, times)
 		if err != nil {

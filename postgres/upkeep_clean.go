@@ -181,7 +181,7 @@ const cleanSQL = `SELECT pg_try_advisory_xact_lock(hashtext($1), hashtext('upkee
 func (u *Upkeep) cleanBatch(ctx context.Context, p *cleanPass) (more bool, err error) {
 	var keys []string
 	var mine bool
-	err = u.db.maintain(ctx, inTx(func(ctx context.Context, tx pgx.Tx) error {
+	err = u.db.maintain(inTx(func(ctx context.Context, tx pgx.Tx) error {
 		keys = nil
 		err := tx.QueryRow(ctx, cleanSQL, "gpt:"+u.db.schema, cleanWait.String(), cleanLimit.String()).Scan(&mine)
 		if err != nil || !mine {
@@ -232,7 +232,7 @@ func (h *horizon) move(ctx context.Context, db *DB) error {
 		return nil
 	}
 	var taken string
-	err := db.maintain(ctx, func(ctx context.Context, conn *pgxpool.Conn) error {
+	err := db.maintain(func(ctx context.Context, conn *pgxpool.Conn) error {
 		return conn.QueryRow(ctx, `SELECT pg_current_snapshot()::text`).Scan(&taken)
 	})
 	if err != nil {

@@ -115,7 +115,8 @@ func (e *Explanation) Decide(rule *validator.Rule, caller validator.Identity) {
 		return
 	}
 	held, _ := oauth.ParseScope(caller.Scopes) // ours, well-formed
-	e.Caller = &Caller{ClientID: caller.ClientID, UserID: caller.UserID, SessionID: caller.SessionID, Scopes: append([]string{}, held...)}
+	// The ids are parts of a larger text.
+	e.Caller = &Caller{ClientID: caller.ClientID, UserID: strings.Clone(caller.UserID), SessionID: strings.Clone(caller.SessionID), Scopes: append([]string{}, held...)}
 	if rule != nil {
 		e.Missed = rule.Missing(held)
 		e.MissedOfUser = requirements(rule.MissingOfUser(caller.Claims))
