@@ -16,10 +16,10 @@ const defaultBodyTimeout = 10 * time.Second
 // byte now and then would hold a connection and a request for ever. It holds for
 // bodies that nobody reads too, which the server waits for before it answers; the
 // answer itself may take longer. SECURITY-CASES T-26.
-func (s *Server) boundArrival(w http.ResponseWriter, r *http.Request) {
+func boundArrival(w http.ResponseWriter, r *http.Request, timeout time.Duration) {
 	if r.ContentLength != 0 {
 		// The error: there is no connection behind w.
-		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(s.cfg.BodyTimeout))
+		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(timeout))
 	}
 }
 

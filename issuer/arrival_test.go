@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/netip"
 	"strconv"
 	"strings"
@@ -66,6 +67,27 @@ func TestBodyThatDoesNotArriveIsNotWaitedFor(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// T-26: also where only the document of another origin stands.
+func TestDocumentAloneWaitsForNoBody(t *testing.T) {
+	t.Parallel()
+	scene := issuertest.New(t, issuertest.With(func(c *issuer.Config) { c.BodyTimeout = time.Second }))
+	server := httptest.NewServer(scene.Server.ResourceMetadata("https://other.example.com"))
+	defer server.Close()
+	conn, err := net.Dial("tcp", server.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	_ = conn.SetDeadline(time.Now().Add(time.Minute))
+	if _, err := io.WriteString(conn, "POST /.well-known/oauth-protected-resource HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\na"); err != nil {
+		t.Fatal(err)
+	}
+	answer, err := io.ReadAll(conn)
+	if err != nil || !strings.HasPrefix(string(answer), "HTTP/1.1 405 ") {
+		t.Errorf("%q, %v", answer, err)
 	}
 }
 

@@ -3,6 +3,7 @@ package issuer
 import (
 	"net/http"
 	"strings"
+	"time"
 
 	"github.com/caddy-scope/caddy-scope/dpop"
 	"github.com/caddy-scope/caddy-scope/oauth"
@@ -27,8 +28,16 @@ func (s *Server) handleResourceMetadata(w http.ResponseWriter, r *http.Request) 
 // ResourceMetadata answers RFC 9728 metadata for the resources of an origin
 // other than the issuer's, at which nothing else of the server stands.
 func (s *Server) ResourceMetadata(origin string) http.Handler {
-	serve := func(w http.ResponseWriter, r *http.Request) { s.serveResourceMetadata(w, r, origin) }
-	return onlyMethods(withCORS(serve, http.MethodGet), http.MethodGet, http.MethodOptions)
+	return documentAlone(s.cfg.BodyTimeout, func(w http.ResponseWriter, r *http.Request) { s.serveResourceMetadata(w, r, origin) })
+}
+
+// documentAlone serves a document where no Server answers.
+func documentAlone(bodyTimeout time.Duration, serve http.HandlerFunc) http.Handler {
+	answer := onlyMethods(withCORS(serve, http.MethodGet), http.MethodGet, http.MethodOptions)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		boundArrival(w, r, bodyTimeout)
+		answer.ServeHTTP(w, r)
+	})
 }
 
 // serveResourceMetadata serves each resource of the origin at the path made
@@ -81,13 +90,12 @@ func metadataOf(issuer string, resource ProtectedResource) resourceMetadata {
 // ResourceMetadata answers RFC 9728 metadata for the resources of an origin where
 // the issuer is elsewhere. Proofs of possession are not checked there.
 func ResourceMetadata(issuer string, resources func() []ProtectedResource, origin string) http.Handler {
-	serve := func(w http.ResponseWriter, r *http.Request) {
+	return documentAlone(defaultBodyTimeout, func(w http.ResponseWriter, r *http.Request) {
 		resource, ok := resourceAt(resources(), origin, strings.TrimSuffix(r.URL.Path, "/"))
 		if !ok {
 			http.NotFound(w, r)
 			return
 		}
 		writeDocument(w, r, metadataOf(issuer, resource))
-	}
-	return onlyMethods(withCORS(serve, http.MethodGet), http.MethodGet, http.MethodOptions)
+	})
 }

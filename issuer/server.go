@@ -286,6 +286,6 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.NotFound(w, r)
 		return
 	}
-	s.boundArrival(w, r)
+	boundArrival(w, r, s.cfg.BodyTimeout)
 	s.mux.ServeHTTP(w, s.withCaller(withVisit(r)))
 }
