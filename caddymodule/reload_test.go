@@ -15,6 +15,7 @@ import (
 	"time"
 	"weak"
 
+	"github.com/caddyserver/caddy/v2"
 	"github.com/jackc/pgx/v5"
 )
 
@@ -158,22 +159,37 @@ func TestRefusedReloadLeavesWhatRuns(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer taken.Close()
-	if _, err := db.Exec(t.Context(), `INSERT INTO gpt_oauth_events (event_type, created_at) VALUES ('gpt.oauth.session_revoked', now() - interval '30 days')`); err != nil {
-		t.Fatal(err)
+	for _, sql := range []string{
+		`UPDATE gpt_schema_migrations SET applied_at = now() - interval '1 year' WHERE version = 2`, // older events are their owner's to remove
+		`INSERT INTO gpt_oauth_events (event_type, created_at) VALUES ('gpt.oauth.session_revoked', now() - interval '30 days')`,
+	} {
+		if _, err := db.Exec(t.Context(), sql); err != nil {
+			t.Fatal(err)
+		}
 	}
 	for range 8 { // Caddy starts apps in any order
 		s.dsn, s.words, s.address = dsn+"&application_name=refused", strings.ReplaceAll(words, "a", "b"), address
 		if err := s.tryLoad("", realSite); err == nil || !strings.Contains(err.Error(), "root secret") {
 			t.Fatalf("another root secret: %v", err)
 		}
-		s.words, s.address = words+"\nevent_retention 1d", taken.Addr().String()
-		if err := s.tryLoad("", realSite); err == nil || !strings.Contains(err.Error(), "address already in use") {
-			t.Fatalf("an address in use: %v", err)
+		s.words, s.address = words, taken.Addr().String()
+		for _, pool := range []string{s.dsn, dsn} { // of its own, and that of the configuration in force
+			s.dsn = pool
+			if err := s.tryLoad("", realSite); err == nil || !strings.Contains(err.Error(), "address already in use") {
+				t.Fatalf("an address in use: %v", err)
+			}
+			s.words = words + "\nevent_retention 1d"
 		}
 		if running.Load() != inForce {
 			t.Fatal("the admin API and the metrics do not look at the configuration in force")
 		}
 	}
+	if err := inForce.runtime.upkeep.Clean(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	// And while one is starting that may yet be refused.
+	aDay := caddy.Duration(24 * time.Hour)
+	running.keepEvents(inForce.runtime.upkeep, &App{Settings: Settings{EventRetention: &aDay}})
 	if err := inForce.runtime.upkeep.Clean(t.Context()); err != nil {
 		t.Fatal(err)
 	}

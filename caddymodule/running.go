@@ -63,11 +63,13 @@ func (r *runningApps) keepEvents(upkeep *postgres.Upkeep, starting *App) {
 			wanted = append(wanted, a.eventRetention())
 		}
 	}
-	if slices.Contains(wanted, 0) { // for ever
+	switch {
+	case len(wanted) == 0: // nobody is left to want anything
+	case slices.Contains(wanted, 0): // for ever
 		upkeep.KeepEvents(0)
-		return
+	default:
+		upkeep.KeepEvents(slices.Max(wanted))
 	}
-	upkeep.KeepEvents(slices.Max(wanted))
 }
 
 // eventRetention is how long the configuration wants the audit trail kept; 0: for
