@@ -15,7 +15,8 @@ const (
 	// request: a client of HTTP/2 or 3 sends until it has heard that the connection
 	// takes no more, and one that was read may not have come to its handler.
 	lateRequest = time.Second
-	// leavingLookEvery is how often it is looked whether the last request has ended.
+	// leavingLookEvery is how often it is looked whether the last request has ended:
+	// that a request told of its end would cost every one.
 	leavingLookEvery = 100 * time.Millisecond
 )
 

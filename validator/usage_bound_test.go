@@ -37,3 +37,26 @@ func TestCountsThatNobodyTakesAreBounded(t *testing.T) {
 		t.Errorf("afterwards %v", calls)
 	}
 }
+
+// TestCountsOfManySessionsAreTakenInParts, so that a minute's are not written at one
+// time; each one's turn comes, and nothing is lost.
+func TestCountsOfManySessionsAreTakenInParts(t *testing.T) {
+	const sessions = 50 * usageShards
+	scopes := oauth.NewScopeSet("jobs:read")
+	rule, granted, usage := &Rule{Scopes: scopes}, &grantedScopes{scopes: scopes}, &Usage{}
+	for n := range sessions {
+		id := uuid.New()
+		id[len(id)-1] = byte(n) // as many in each shard
+		d := Decision{Rule: rule, granted: granted, token: (&claims{sessionID: id.String()}).token(&sharedClaims{})}
+		d.CountUse(usage)
+	}
+	now, parts := time.Now(), usageShards/takenAtOnce
+	for part := range parts {
+		if taken := len(usage.Take(now, time.Minute)); taken != sessions/parts {
+			t.Errorf("part %d: %d of %d sessions were taken", part+1, taken, sessions)
+		}
+	}
+	if left := usage.Take(now, 0); len(left) > 0 {
+		t.Errorf("%d sessions are left", len(left))
+	}
+}
